@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any, TextIO
+
+import pytorch_lightning as pl
+
+
+class MetricsFile(pl.Callback):
+    """`metrics.jsonl`: what was logged, one line an event, whatever becomes of the tracker."""
+
+    def __init__(self, folder: Path):
+        self.path = folder / "metrics.jsonl"
+        self.file: TextIO | None = None
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        if trainer.is_global_zero and self.file is None:
+            self.file = self.path.open("a", encoding="utf-8")
+
+    def _write(self, trainer: pl.Trainer, keep: str) -> None:
+        if self.file is None:
+            return
+        values = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith(keep)}
+        line = {"step": trainer.global_step, "epoch": trainer.current_epoch, "time": time.time()}
+        self.file.write(json.dumps(line | values) + "\n")
+        self.file.flush()
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        every = trainer.log_every_n_steps
+        if trainer.global_step % every == 0 and not trainer.fit_loop._should_accumulate():
+            self._write(trainer, "train/")
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._write(trainer, "val/")
+
+    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._write(trainer, "test/")
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        if self.file is not None:
+            self.file.close()
+            self.file = None

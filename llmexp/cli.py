@@ -1,0 +1,150 @@
+"""The commands. `run` composes and checks before Hydra makes a folder, then hands over."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import Any, Callable
+
+from llmexp.errors import ConfigError, UserError, did_you_mean
+
+USAGE_EXIT = 2
+
+
+def entry(*first: str) -> None:
+    """Process entry point of `llmexp` and `run.py`; exits with a code of docs/faults.md."""
+    try:
+        code = main([*first, *sys.argv[1:]])
+    except UserError as error:
+        print(report(error), file=sys.stderr)
+        code = USAGE_EXIT
+    except KeyboardInterrupt:
+        code = 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
+    sys.exit(code)
+
+
+def report(error: UserError) -> str:
+    """A user's mistake as text: one sentence, or a list where there are several."""
+    if isinstance(error, ConfigError) and len(error.complaints) > 1:
+        lines = "\n".join(f"  {n}. {c}" for n, c in enumerate(error.complaints, 1))
+        return f"llmexp: {len(error.complaints)} things to mend before this can run:\n{lines}"
+    return f"llmexp: {error}"
+
+
+def main(argv: list[str]) -> int:
+    """Dispatch to a command; returns the exit code."""
+    if not argv or argv[0] in ("-h", "--help"):
+        print(_overview())
+        return 0
+    name, rest = argv[0], argv[1:]
+    if name not in COMMANDS:
+        raise UserError(f"there is no command {name}; {did_you_mean(name, COMMANDS)}")
+    return COMMANDS[name](rest)
+
+
+def _overview() -> str:
+    lines = [f"  llmexp {name:<9} {(f.__doc__ or '').splitlines()[0]}" for name, f in COMMANDS.items()]
+    return "\n".join(["usage: llmexp COMMAND ...", "", *lines])
+
+
+def run(argv: list[str]) -> int:
+    """Run an experiment, or a sweep with -m: llmexp run strategy=lora model=minilm seed=1"""
+    from hydra._internal.utils import get_args_parser
+
+    args = get_args_parser().parse_args(argv)
+    asks = args.help or args.hydra_help or args.shell_completion
+    if not asks:
+        asks = args.cfg or args.info
+        checked = _check(args, specs=not asks)
+        if checked is not None:
+            return checked
+    return _hand_over(argv)
+
+
+def _check(args: argparse.Namespace, specs: bool) -> int | None:
+    """Compose (and build the specs of) every job; an exit code where that is all there is to do."""
+    from llmexp.compose import compose_jobs
+    from llmexp.preflight import build
+
+    if args.config_path:
+        raise UserError("--config-path is not supported; add a folder with --config-dir FOLDER")
+    name = args.config_name or "run"
+    jobs = compose_jobs(args.overrides, name, args.config_dir, args.multirun)
+    if not specs:
+        return None
+    complaints: list[str] = []
+    for job in jobs:
+        try:
+            build(job.tree, job.where)
+        except ConfigError as error:
+            complaints += error.complaints
+    if complaints:
+        raise ConfigError(complaints)
+    if all(job.tree["dry"] for job in jobs):
+        for job in jobs:
+            print(f"{job.tree['name']}: composes and passes every check that needs no weights")
+        return 0
+    return None
+
+
+def _hand_over(argv: list[str]) -> int:
+    """Let Hydra make the folders; a single run then replaces this process by its job."""
+    import hydra
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    from llmexp import job
+    from llmexp.compose import conf_dir, plugin_search, searchpath_override
+
+    prepared: list[Path] = []
+
+    def task(cfg: Any) -> float | None:
+        folder = job.prepare(cfg, HydraConfig.get())
+        prepared.append(folder)
+        if HydraConfig.get().mode == RunMode.MULTIRUN:
+            return job.run_in_own_process(folder)
+        return None
+
+    sys.argv = [sys.argv[0], *argv, *searchpath_override(plugin_search())]
+    hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="run")(task)()
+    if not prepared:
+        return 0
+    if job.is_part_of_sweep(prepared[0]):
+        return job.report_sweep(prepared)
+    sys.stdout.flush()
+    command = job.command(prepared[0])
+    os.execv(command[0], command)
+
+
+def job_command(argv: list[str]) -> int:
+    """Run the experiment recorded in a run folder (what each job and each rank executes)"""
+    from llmexp.job import main as job_main
+
+    return job_main(argv)
+
+
+def compare(argv: list[str]) -> int:
+    """Put runs side by side, quality and cost, best first: llmexp compare outputs/"""
+    from llmexp.compare import main as compare_main
+
+    return compare_main(argv)
+
+
+def predict(argv: list[str]) -> int:
+    """Predict with a finished run: llmexp predict outputs/RUN "some text" """
+    from llmexp.predict import main as predict_main
+
+    return predict_main(argv)
+
+
+COMMANDS: dict[str, Callable[[list[str]], int]] = {
+    "run": run,
+    "compare": compare,
+    "predict": predict,
+    "job": job_command,
+}

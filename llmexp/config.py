@@ -1,0 +1,78 @@
+"""What a YAML node may hold: the `spec` decorator and the root of every run.
+
+A spec is a frozen, keyword-only pydantic dataclass: unknown keys, wrong types and values out of
+range are refused, its constructor does no I/O, and its module imports nothing heavy.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, TypeVar, dataclass_transform
+
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
+
+T = TypeVar("T")
+
+# Numbers are strict: `true` is no 1 and "8" no 8.
+Fraction = Annotated[float, Field(ge=0, lt=1, strict=True)]
+PositiveInt = Annotated[int, Field(ge=1, strict=True)]
+NonNegativeInt = Annotated[int, Field(ge=0, strict=True)]
+NonNegativeFloat = Annotated[float, Field(ge=0, strict=True)]
+# A name that becomes a folder: no separators, no leading dot, so it cannot climb.
+PathName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$")]
+
+
+@dataclass_transform(kw_only_default=True, frozen_default=True)
+def spec(cls: type[T]) -> type[T]:
+    """Make `cls` the schema of a YAML node: its fields are the node's keys."""
+    settings = ConfigDict(
+        extra="forbid", use_attribute_docstrings=True, arbitrary_types_allowed=True
+    )
+    return dataclass(frozen=True, kw_only=True, config=settings)(cls)
+
+
+def is_spec(target: Any) -> bool:
+    return isinstance(target, type) and hasattr(target, "__pydantic_fields__")
+
+
+@spec
+class Cache:
+    """Where frozen features and tokens are kept between runs."""
+
+    enabled: bool
+    dir: str
+    max_gb: Annotated[float, Field(gt=0)]
+
+
+@spec
+class Choices:
+    """Which file of each group was composed; these become the names in `result.json`."""
+
+    strategy: str
+    model: str
+    data: str
+    hardware: str
+
+
+@spec
+class RunConfig:
+    """The root: one experiment. Groups are built by their own `_target_`."""
+
+    name: PathName
+    seed: NonNegativeInt
+    resume: Literal["never", "auto"]
+    dry: bool
+    objective: str
+    """The metric a sweeper optimises, by its key in `result.json`."""
+    choices: Choices
+    tags: list[str]
+    strategy: Any
+    model: Any
+    data: Any
+    optim: Any
+    hardware: dict[str, Any]
+    trainer: dict[str, Any]
+    callbacks: dict[str, Any]
+    tracking: Any
+    cache: Cache
+

@@ -1,0 +1,40 @@
+"""What one run knows once its data is read; handed to the strategy, the data and the module."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedTokenizerBase
+
+    from llmexp.config import Cache
+    from llmexp.models import HFModel
+    from llmexp.optim import AdamW
+    from llmexp.strategies.base import Strategy
+    from llmexp.tasks.base import Examples, Task
+
+
+@dataclass(frozen=True)
+class Context:
+    """The specs of the experiment, and the run-time facts that YAML cannot know."""
+
+    strategy: Strategy
+    model: HFModel
+    task: Task
+    optim: AdamW
+    cache: Cache
+    seed: int
+    folder: Path
+    examples: Examples
+    tokenizer: PreTrainedTokenizerBase
+    config: PretrainedConfig
+    max_length: int
+    accumulate: int
+
+    @property
+    def pad_id(self) -> int:
+        """The id written into padding; masks hide it, so any id would do."""
+        pad = self.tokenizer.pad_token_id
+        return int(pad) if pad is not None else 0

@@ -1,0 +1,80 @@
+"""The LightningDataModule of token rows."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+import pytorch_lightning as pl
+from torch.utils.data import DataLoader
+
+from llmexp.data.batches import EvaluationBatches, TokenRows, UpdateBatches
+from llmexp.errors import UserError
+from llmexp.tasks.base import Encoded
+
+if TYPE_CHECKING:
+    from llmexp.context import Context
+
+
+class TokenData(pl.LightningDataModule):
+    """Encoded splits of one experiment, batched for this rank."""
+
+    def __init__(self, context: Context, accumulate: int = 1):
+        super().__init__()
+        self.context = context
+        self.accumulate = accumulate
+        self.encoded: dict[str, Encoded] = {}
+
+    def setup(self, stage: str) -> None:
+        """Tokenise every split, once."""
+        if self.encoded:
+            return
+        context = self.context
+        for name in ("train", "validation", "test"):
+            rows = getattr(context.examples, name)
+            self.encoded[name] = context.task.encode(
+                rows, context.tokenizer, context.max_length, context.examples.labels
+            )
+            if not self.encoded[name].rows:
+                raise UserError(
+                    f"data.{name}: no row is left after tokenising ({self.encoded[name].counts})"
+                )
+
+    def _loader(self, name: str, sampler: UpdateBatches | EvaluationBatches) -> DataLoader:
+        collate = partial(self.context.task.collate, pad_id=self.context.pad_id)
+        workers = self.context.task.num_workers
+        return DataLoader(
+            TokenRows(self.encoded[name].rows),
+            batch_sampler=sampler,
+            collate_fn=collate,
+            num_workers=workers,
+            persistent_workers=workers > 0,
+        )
+
+    def lengths(self, name: str) -> list[int]:
+        return [len(row["input_ids"]) for row in self.encoded[name].rows]
+
+    def train_dataloader(self) -> DataLoader:
+        sampler = UpdateBatches(
+            self.lengths("train"),
+            self.context.task.batch_size,
+            self.accumulate,
+            self.context.seed,
+            *self._rank(),
+        )
+        return self._loader("train", sampler)
+
+    def val_dataloader(self) -> DataLoader:
+        return self._evaluation("validation")
+
+    def test_dataloader(self) -> DataLoader:
+        return self._evaluation("test")
+
+    def _evaluation(self, name: str) -> DataLoader:
+        size = self.context.task.batch_size
+        return self._loader(name, EvaluationBatches(self.lengths(name), size, *self._rank()))
+
+    def _rank(self) -> tuple[int, int]:
+        if self.trainer is None:
+            return 0, 1
+        return self.trainer.global_rank, self.trainer.world_size

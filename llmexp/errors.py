@@ -1,0 +1,33 @@
+"""Every mistake a user can make ends as one of these: a sentence, never a trace."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from typing import Iterable
+
+
+class UserError(Exception):
+    """A mistake outside the program: what is wrong, where, and what would work. Exit code 2."""
+
+
+class ConfigError(UserError):
+    """All complaints about one configuration, gathered before anything is done."""
+
+    def __init__(self, complaints: Iterable[str]):
+        self.complaints = list(dict.fromkeys(complaints))
+        super().__init__("\n".join(self.complaints))
+
+
+class Diverged(Exception):
+    """The loss or a gradient is not finite; raised before the optimizer step. Exit code 3."""
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """A closing half-sentence that names the nearest known word, or the known words."""
+    known = sorted(known)
+    close = get_close_matches(word, known, n=1, cutoff=0.5)
+    if close:
+        return f"did you mean {close[0]}?"
+    if len(known) > 24:
+        return f"known are {', '.join(known[:24])} and {len(known) - 24} more"
+    return f"known are {', '.join(known)}" if known else "nothing is accepted here"

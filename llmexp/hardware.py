@@ -1,0 +1,84 @@
+"""Where a run takes place: the Trainer, its callbacks and loggers, from YAML to objects."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import pytorch_lightning as pl
+import torch
+
+from llmexp import allow
+from llmexp.errors import UserError
+
+if TYPE_CHECKING:
+    from llmexp.context import Context
+    from llmexp.preflight import Experiment
+    from llmexp.record import Record
+
+
+def check_devices(hardware: dict[str, Any]) -> None:
+    """An accelerator that is asked for and is not there is one sentence, before any work."""
+    wanted = hardware.get("accelerator", "auto")
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    there["gpu"] = there["cuda"] or there["mps"]
+    if wanted in there and not there[wanted]:
+        raise UserError(
+            f"hardware.accelerator: {wanted} was asked for, and this machine has none that torch "
+            f"{torch.__version__} can use; hardware=auto takes what is there, hardware=cpu runs here"
+        )
+    devices = hardware.get("devices", "auto")
+    if wanted in ("gpu", "cuda") and isinstance(devices, int) and there["cuda"]:
+        if devices > torch.cuda.device_count():
+            raise UserError(
+                f"hardware.devices: {devices} GPUs were asked for, "
+                f"this machine has {torch.cuda.device_count()}"
+            )
+
+
+def environment(e: Experiment) -> None:
+    """Process-wide settings that belong to a run: threads of the tokenizer, noise of libraries."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+    logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
+    # The loaders hold tokens in memory; workers are a setting, not advice.
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message=".*`isinstance.treespec, LeafSpec.*")
+    warnings.filterwarnings("ignore", message=".*lr_scheduler.step.* before .*optimizer.step.*")
+    from transformers.utils import logging as hf_logging
+
+    hf_logging.set_verbosity_error()
+    hf_logging.disable_progress_bar()
+
+
+def instantiate(node: Any) -> Any:
+    """Build a third-party object from its `_target_`, nested ones first."""
+    if isinstance(node, list):
+        return [instantiate(value) for value in node]
+    if not isinstance(node, dict):
+        return node
+    values = {key: instantiate(value) for key, value in node.items() if key != "_target_"}
+    return allow.resolve(node["_target_"])(**values) if "_target_" in node else values
+
+
+def build_trainer(e: Experiment, context: Context, record: Record) -> pl.Trainer:
+    """Lightning's Trainer for this experiment."""
+    from llmexp.callbacks.cost import Cost
+    from llmexp.callbacks.metrics_file import MetricsFile
+    from llmexp.callbacks.progress import progress
+
+    callbacks = [instantiate(node) for node in e.config.callbacks.values() if node is not None]
+    if not context.strategy.trains:
+        callbacks = [c for c in callbacks if not isinstance(c, pl.callbacks.Checkpoint)]
+    own = [Cost(record), MetricsFile(context.folder), progress()]
+    return pl.Trainer(
+        **instantiate(e.config.trainer),
+        **instantiate(e.config.hardware),
+        callbacks=[*callbacks, *own],
+        logger=e.tracking.logger(e, context),
+        default_root_dir=str(context.folder),
+        # Our samplers know their rank: every row once, none padded in (Lightning #7929).
+        use_distributed_sampler=False,
+    )

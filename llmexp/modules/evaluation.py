@@ -1,0 +1,75 @@
+"""Validation and test, the same for every strategy that has a loss."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytorch_lightning as pl
+import torch.distributed as dist
+
+from llmexp.tasks.base import Batch, Loss, Row
+
+if TYPE_CHECKING:
+    from llmexp.context import Context
+
+
+class Evaluation(pl.LightningModule):
+    """Scores every example once, over all ranks, and keeps the test's answers.
+
+    A subclass gives `loss(batch)`; it may override `answer(batch, loss)`.
+    """
+
+    net: Any
+
+    def __init__(self, context: Context):
+        super().__init__()
+        self.context = context
+        self.task = context.task
+        self.labels = context.examples.labels
+        self.validation_scores = self.task.scores(self.labels)
+        self.test_scores = self.task.scores(self.labels)
+        self.answers: list[Row] = []
+        self.test_metrics: dict[str, float] = {}
+        self.validation_metrics: dict[str, float] = {}
+        """Of the weights that are tested: the best checkpoint's, after `restore_best`."""
+        self.validations: dict[int, dict[str, float]] = {}
+        """Validation metrics by optimizer step."""
+
+    def loss(self, batch: Batch) -> Loss:
+        raise NotImplementedError
+
+    def answer(self, batch: Batch, loss: Loss) -> list[Row]:
+        """One answer for each row of a test batch that is no filler."""
+        rows = [self.context.examples.test[i] for i in batch["index"].tolist() if i >= 0]
+        if not rows:
+            return []
+        return self.task.answers(self.net, rows, loss, self.context.tokenizer, self.labels)
+
+    def validation_step(self, batch: Batch, batch_index: int) -> None:
+        self.validation_scores.update(self.loss(batch))
+
+    def on_validation_epoch_end(self) -> None:
+        scores = {f"val/{name}": v for name, v in self.validation_scores.compute().items()}
+        self.log_dict(scores, rank_zero_only=False)
+        self.validations[self.global_step] = self.validation_metrics = scores
+        self.validation_scores.reset()
+
+    def test_step(self, batch: Batch, batch_index: int) -> None:
+        loss = self.loss(batch)
+        self.test_scores.update(loss)
+        indices = [i for i in batch["index"].tolist() if i >= 0]
+        found = self.answer(batch, loss)
+        self.answers += [{"index": i, **a} for i, a in zip(indices, found, strict=False)]
+
+    def on_test_epoch_end(self) -> None:
+        self.answers = sorted(self._from_all_ranks(self.answers), key=lambda a: a["index"])
+        scores = self.test_scores.compute() | self.task.answer_scores(self.answers)
+        self.test_metrics = {f"test/{name}": v for name, v in scores.items()}
+        self.log_dict(self.test_metrics, rank_zero_only=False)
+
+    def _from_all_ranks(self, mine: list[Row]) -> list[Row]:
+        if not dist.is_available() or not dist.is_initialized() or dist.get_world_size() == 1:
+            return mine
+        parts: list[Any] = [None] * dist.get_world_size()
+        dist.all_gather_object(parts, mine)
+        return [row for part in parts for row in part]

@@ -1,0 +1,87 @@
+"""The one training loop: token-exact loss, trainable-only checkpoints, answers from the test."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+
+from llmexp.modules.evaluation import Evaluation
+from llmexp.tasks.base import Batch, Loss
+
+if TYPE_CHECKING:
+    from llmexp.context import Context
+
+
+class FineTune(Evaluation):
+    """Trains whatever of `net` requires a gradient.
+
+    The loss of an update is the mean over the supervised positions of the whole update: over its
+    micro-batches, a short last accumulation window, and all ranks (Lightning #20350, #19987).
+    Gradients are summed first and divided once, in `on_before_optimizer_step`.
+    """
+
+    def __init__(self, net: nn.Module, context: Context):
+        super().__init__(context)
+        self.net = net
+        # An adapter's checkpoint holds no base weights, so loading it cannot be strict.
+        self.strict_loading = False
+        self.trained = {n for n, p in net.named_parameters() if p.requires_grad}
+        self.register_buffer("window_tokens", torch.zeros((), dtype=torch.long), persistent=False)
+        self.register_buffer("window_loss", torch.zeros(()), persistent=False)
+        self.tokens_trained = 0
+
+    def loss(self, batch: Batch) -> Loss:
+        return self.task.loss(self.net, batch)
+
+    def training_step(self, batch: Batch, batch_index: int) -> Tensor:
+        loss = self.loss(batch)
+        self.window_tokens += loss.count
+        self.window_loss += loss.total.detach()
+        # Lightning divides by the configured accumulation; the true divisor comes later.
+        return loss.total * self.trainer.accumulate_grad_batches
+
+    def on_train_batch_start(self, batch: Batch, batch_index: int) -> None:
+        self.tokens_trained += batch["tokens"]
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Turn summed gradients into the gradient of the update's mean."""
+        tokens, loss = self.window_tokens, self.window_loss
+        if self.trainer.world_size > 1:
+            both = self.all_gather(torch.stack([tokens.double(), loss.double()])).sum(0)
+            tokens, loss = both[0], both[1]
+        # Ranks' gradients were averaged, so their sum is the average times the ranks.
+        scale = self.trainer.world_size / tokens.clamp(min=1)
+        for parameter in self.parameters():
+            if parameter.grad is not None:
+                parameter.grad.mul_(scale.to(parameter.grad.dtype))
+        self.log("train/loss", (loss / tokens.clamp(min=1)).float(), prog_bar=True)
+        self.window_tokens.zero_()
+        self.window_loss.zero_()
+
+    def configure_optimizers(self) -> Any:
+        steps = int(self.trainer.estimated_stepping_batches)
+        return self.context.optim.build(self.net, steps)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep trained weights only: a frozen base can be loaded again, a 4-bit one must be."""
+        state = checkpoint["state_dict"]
+        checkpoint["state_dict"] = {
+            name: value
+            for name, value in state.items()
+            if name.removeprefix("net.") in self.trained
+        }
+
+    def restore_best(self, trainer: pl.Trainer) -> None:
+        """Put the best checkpoint's weights back, unless they are the ones that are here."""
+        keeper = trainer.checkpoint_callback
+        best = getattr(keeper, "best_model_path", "")
+        if not best:
+            return
+        checkpoint = torch.load(best, map_location="cpu", weights_only=True)
+        step = checkpoint["global_step"]
+        self.validation_metrics = self.validations.get(step, self.validation_metrics)
+        if step != trainer.global_step:
+            trainer.strategy.load_model_state_dict(checkpoint, strict=False)

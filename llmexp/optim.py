@@ -1,0 +1,68 @@
+"""The optimizer and its schedule."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import Field
+
+from llmexp.config import NonNegativeFloat, NonNegativeInt, spec
+
+if TYPE_CHECKING:
+    import torch
+
+
+@spec
+class AdamW:
+    """AdamW with decoupled decay (Loshchilov & Hutter 2019), on whole or 8-bit states."""
+
+    learning_rate: NonNegativeFloat
+    weight_decay: NonNegativeFloat
+    """Applied to matrices only: biases and norms have nothing to decay."""
+    beta1: Annotated[float, Field(ge=0, lt=1, strict=True)]
+    beta2: Annotated[float, Field(ge=0, lt=1, strict=True)]
+    warmup: NonNegativeInt | Annotated[float, Field(ge=0, le=1, strict=True)]
+    """An int is steps, a float is a fraction of all steps."""
+    schedule: Literal["linear", "cosine", "constant"]
+    states: Literal["full", "8bit", "paged_8bit"]
+    """8-bit states need bitsandbytes; paged ones move to host memory under pressure on a GPU."""
+
+    def warmup_steps(self, total_steps: int) -> int:
+        if isinstance(self.warmup, int):
+            return self.warmup
+        return round(self.warmup * total_steps)
+
+    def build(self, net: torch.nn.Module, total_steps: int) -> dict[str, Any]:
+        """Lightning's optimizer dictionary for the parameters that `requires_grad`."""
+        from transformers import get_scheduler
+
+        optimizer = self._optimizer(self.groups(net))
+        name = "constant_with_warmup" if self.schedule == "constant" else self.schedule
+        schedule = get_scheduler(
+            name,
+            optimizer,
+            num_warmup_steps=self.warmup_steps(total_steps),
+            num_training_steps=total_steps,
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def groups(self, net: torch.nn.Module) -> list[dict[str, Any]]:
+        """Matrices decay; vectors (biases, norms) do not."""
+        trained = [p for p in net.parameters() if p.requires_grad]
+        groups = [
+            {"params": [p for p in trained if p.ndim >= 2], "weight_decay": self.weight_decay},
+            {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
+        ]
+        return [group for group in groups if group["params"]]
+
+    def _optimizer(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+        import torch
+
+        settings: dict[str, Any] = {"lr": self.learning_rate, "betas": (self.beta1, self.beta2)}
+        if self.states == "full":
+            # The default on CPU is a slow loop over tensors (torch 2.13).
+            return torch.optim.AdamW(groups, fused=True, **settings)
+        import bitsandbytes as bnb
+
+        cls = bnb.optim.AdamW8bit if self.states == "8bit" else bnb.optim.PagedAdamW8bit
+        return cls(groups, **settings)

@@ -1,0 +1,83 @@
+"""How a run ended, as a status and a sentence: every exit of `run` goes through here."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Iterator
+
+from llmexp.errors import Diverged, UserError
+
+if TYPE_CHECKING:
+    import pytorch_lightning as pl
+
+    from llmexp.record import Record
+
+
+class Stopped(Exception):
+    """The run was asked to stop; `status` is interrupted or preempted."""
+
+    def __init__(self, status: str, reason: str):
+        self.status = status
+        super().__init__(reason)
+
+
+@contextmanager
+def recorded(record: Record) -> Iterator[None]:
+    """Write status and reason into `result.json` however the block ends."""
+    try:
+        yield
+    except UserError as error:
+        if (record.folder / "result.json").exists():
+            record.close("failed", str(error))
+        raise
+    except Diverged as error:
+        _close(record, "diverged", str(error))
+    except Stopped as stop:
+        _close(record, stop.status, str(stop))
+    except KeyboardInterrupt:
+        _close(record, "interrupted", "stopped by Ctrl-C")
+    except (MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            record.close("failed", f"{type(error).__name__}: {error}")
+            raise
+        _close(record, "out_of_memory", _memory_advice(record))
+    except Exception as error:
+        record.close("failed", f"{type(error).__name__}: {error}")
+        raise
+
+
+def _close(record: Record, status: str, reason: str) -> None:
+    from llmexp import console
+
+    record.close(status, reason)
+    if record.writes:
+        console.stopped(record.result, record.folder)
+    raise SystemExit(exit_code(status))
+
+
+def exit_code(status: str) -> int:
+    from llmexp.results import EXIT_CODES
+
+    return EXIT_CODES[status]
+
+
+def raise_if_stopped(trainer: pl.Trainer) -> None:
+    """Lightning swallows Ctrl-C and SIGTERM inside `fit`; turn them back into a status."""
+    if getattr(trainer, "received_sigterm", False):
+        raise Stopped("preempted", "received SIGTERM")
+    if trainer.interrupted:
+        raise Stopped("interrupted", "stopped by Ctrl-C")
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    said = str(error).lower()
+    return isinstance(error, MemoryError) or "out of memory" in said or "can't allocate" in said
+
+
+def _memory_advice(record: Record) -> str:
+    rows = record.task.batch_size
+    return (
+        f"out of memory at data.batch_size={rows}; try data.batch_size={max(1, rows // 2)} "
+        "trainer.accumulate_grad_batches=2, a smaller data.max_length, or "
+        "model.gradient_checkpointing=true"
+    )

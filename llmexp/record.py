@@ -1,0 +1,116 @@
+"""What a run writes about itself while it goes: provenance, data, cost, result."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from llmexp.job import read_config
+from llmexp.provenance import provenance
+from llmexp.results import write_atomic, write_result
+
+if TYPE_CHECKING:
+    import pytorch_lightning as pl
+
+    from llmexp.preflight import Experiment
+    from llmexp.tasks.base import Examples
+
+
+class Record:
+    """The growing `result.json` of one run; only rank 0 writes."""
+
+    def __init__(self, experiment: Experiment, folder: Path):
+        self.folder = folder
+        self.began = time.perf_counter()
+        self.writes = int(os.environ.get("LOCAL_RANK", 0)) == 0
+        config = experiment.config
+        self.config = config
+        self.overrides = read_config(folder)[1]["overrides"]
+        self.cost: dict[str, Any] = {
+            "fit_seconds": 0.0,
+            "total_seconds": 0.0,
+            "prefix_seconds": 0.0,
+            "cache_hit": False,
+            "tokens_trained": 0,
+            "tokens_per_second": 0.0,
+            "peak_memory_mb": 0.0,
+            "trainable_parameters": 0,
+            "total_parameters": 0,
+        }
+        self.result: dict[str, Any] = {
+            "schema": 1,
+            "status": "running",
+            "name": config.name,
+            "task": experiment.task.kind,
+            "strategy": config.choices.strategy,
+            "model": config.choices.model,
+            "data": config.choices.data,
+            "seed": config.seed,
+            "metrics": {},
+            "baseline": {},
+            "cost": self.cost,
+            "examples": {},
+            "resume_command": f"python run.py {' '.join(self.overrides)} "
+            f"resume=auto hydra.run.dir={os.path.relpath(folder)}",
+        }
+        self.task = experiment.task
+
+    def data(self, examples: Examples) -> None:
+        """What was read, and what a constant answer would score on it."""
+        self.result["examples"] = {
+            "train": len(examples.train),
+            "val": len(examples.validation),
+            "test": len(examples.test),
+        }
+        self.result["fingerprint"] = examples.fingerprint
+        self.result["notes"] = examples.notes
+        self.result["baseline"] = self.task.baseline(examples)
+
+    def start(self) -> None:
+        """Inputs are good: from here on the folder says what happens in it."""
+        if self.writes:
+            facts = provenance(self.overrides) | {"data": self.result["fingerprint"]}
+            write_atomic(self.folder / "provenance.json", json.dumps(facts, indent=2) + "\n")
+        self.write()
+
+    def write(self) -> None:
+        if self.writes:
+            write_result(self.folder, self.result)
+
+    def parameters(self, net: Any) -> None:
+        """Count what is trained; a 4-bit weight packs two values into one byte."""
+        sizes = [(count(p), p.requires_grad) for p in net.parameters()]
+        self.cost["trainable_parameters"] = sum(n for n, trained in sizes if trained)
+        self.cost["total_parameters"] = sum(n for n, _ in sizes)
+
+    def checkpoint_to_resume(self) -> str | None:
+        """The last checkpoint of this folder where `resume=auto` and there is one."""
+        last = self.folder / "checkpoints" / "last.ckpt"
+        return str(last) if self.config.resume == "auto" and last.is_file() else None
+
+    def finish(self, module: Any, data: Any, trainer: pl.Trainer) -> None:
+        """Test metrics, answers, and the price of them."""
+        self.result["metrics"] |= module.validation_metrics | module.test_metrics
+        seconds = self.cost["fit_seconds"]
+        self.cost["tokens_per_second"] = self.cost["tokens_trained"] / seconds if seconds else 0.0
+        if trainer.is_global_zero:
+            lines = [json.dumps(a, ensure_ascii=False) for a in module.answers]
+            write_atomic(self.folder / "predictions.jsonl", "\n".join(lines) + "\n")
+
+    def complete(self) -> None:
+        self.close("completed", None)
+
+    def close(self, status: str, reason: str | None) -> None:
+        """Write the final state of the run, whatever it is."""
+        self.cost["total_seconds"] = round(time.perf_counter() - self.began, 3)
+        self.result |= {"status": status, "reason": reason}
+        self.write()
+
+
+def count(parameter: Any) -> int:
+    """Values a parameter holds, also where bitsandbytes packed them."""
+    state = getattr(parameter, "quant_state", None)
+    return int(state.shape.numel()) if state is not None else int(parameter.numel())

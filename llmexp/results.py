@@ -1,0 +1,67 @@
+"""`result.json`: what a run left, under the same keys everywhere. Written atomically."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+EXIT_CODES = {
+    "completed": 0,
+    "failed": 1,
+    "diverged": 3,
+    "out_of_memory": 4,
+    "interrupted": 130,
+    "preempted": 143,
+    "running": 1,
+}
+FILE = "result.json"
+
+
+def write_atomic(path: Path, text: str) -> None:
+    """Replace `path` by `text`: readers see the old file or the new one, never half of one."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def _jsonable(value: Any) -> Any:
+    """JSON has no NaN and no infinity; null says that a number is not there."""
+    if isinstance(value, dict):
+        return {k: _jsonable(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_jsonable(v) for v in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def write_result(folder: Path, result: dict[str, Any]) -> None:
+    write_atomic(folder / FILE, json.dumps(_jsonable(result), indent=2, ensure_ascii=False) + "\n")
+
+
+def read_result(folder: Path) -> dict[str, Any]:
+    """The result of a run folder; {} where there is none."""
+    path = folder / FILE
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def is_finished(result: dict[str, Any]) -> bool:
+    return result.get("status", "running") != "running"
+
+
+def mark_dead(folder: Path, code: int, log: Path) -> dict[str, Any]:
+    """Record a job whose process ended without saying how; negative codes are signals."""
+    reason = f"killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
+    said = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    if code > 0 and said:
+        reason = f"{reason}: {said[-1][:300]}"
+    result = {**read_result(folder), "status": "failed", "reason": reason}
+    result.setdefault("schema", 1)
+    write_result(folder, result)
+    return result

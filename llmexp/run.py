@@ -1,0 +1,79 @@
+"""One run, from checked specs to `result.json`. It reads aloud as docs/design.md tells it."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+
+from llmexp import console, outcome
+from llmexp.context import Context
+from llmexp.data.sources import load_examples
+from llmexp.hardware import build_trainer, check_devices, environment
+from llmexp.preflight import Experiment
+from llmexp.record import Record
+
+log = logging.getLogger("llmexp")
+
+
+def run(experiment: Experiment, folder: Path) -> dict[str, Any]:
+    """Execute an experiment in its folder; the returned result is also `result.json`."""
+    e = experiment
+    check_devices(e.config.hardware)
+    environment(e)
+    pl.seed_everything(e.config.seed, workers=True, verbose=False)
+    record = Record(e, folder)
+    with outcome.recorded(record):
+        context = prepare(e, folder)
+        record.data(context.examples)
+        e.strategy.check_targets(context)
+        record.start()
+        net = e.strategy.load(context)
+        net = e.strategy.adapt(net, context)
+        record.parameters(net)
+        data = e.strategy.data(context, net)
+        module = e.strategy.module(net, context)
+        trainer = build_trainer(e, context, record)
+        fit_and_test(trainer, module, data, record)
+        record.finish(module, data, trainer)
+        if trainer.is_global_zero:
+            e.strategy.export(module, context)
+        trainer.strategy.barrier("exported")
+        record.complete()
+    if trainer.is_global_zero:
+        console.summary(record.result, folder)
+    return record.result
+
+
+def prepare(e: Experiment, folder: Path) -> Context:
+    """Read the data and the small files of the model: everything that can be wrong but weights."""
+    examples = load_examples(e.task)
+    for note in examples.notes:
+        log.info(note)
+    tokenizer = e.strategy.tokenizer(e.model, e.task, examples)
+    config = e.strategy.config(e.model, e.task, examples, tokenizer)
+    return Context(
+        strategy=e.strategy,
+        model=e.model,
+        task=e.task,
+        optim=e.optim,
+        cache=e.config.cache,
+        seed=e.config.seed,
+        folder=folder,
+        examples=examples,
+        tokenizer=tokenizer,
+        config=config,
+        max_length=min(e.task.max_length or 10**9, e.model.longest(config)),
+        accumulate=e.config.trainer.get("accumulate_grad_batches", 1),
+    )
+
+
+def fit_and_test(trainer: pl.Trainer, module: Any, data: Any, record: Record) -> None:
+    """Train if the strategy trains, then test the best checkpoint."""
+    if module.context.strategy.trains:
+        trainer.fit(module, datamodule=data, ckpt_path=record.checkpoint_to_resume())
+        outcome.raise_if_stopped(trainer)
+        module.restore_best(trainer)
+    trainer.test(module, datamodule=data, verbose=False)

@@ -1,0 +1,72 @@
+"""What a strategy is: how the network is loaded, what of it is trained, and with which module."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from llmexp.config import RunConfig, spec
+
+if TYPE_CHECKING:
+    import pytorch_lightning as pl
+    from torch import nn
+    from transformers import PretrainedConfig, PreTrainedTokenizerBase
+
+    from llmexp.context import Context
+    from llmexp.models import HFModel
+    from llmexp.tasks.base import Examples, Task
+
+
+@spec
+class Strategy:
+    """Base: load pretrained weights, train all of them. A strategy overrides what differs."""
+
+    trains: ClassVar[bool] = True
+
+    def check(self, model: HFModel, task: Task, config: RunConfig) -> list[str]:
+        """Complaints about this strategy on this model and task; no weights, no network."""
+        if model.path is None:
+            return [
+                "strategy: needs pretrained weights, and this model is only an architecture; "
+                "use strategy=from_scratch, or model=local model.path=FOLDER"
+            ]
+        return []
+
+    def tokenizer(self, model: HFModel, task: Task, examples: Examples) -> PreTrainedTokenizerBase:
+        return model.load_tokenizer()
+
+    def config(
+        self, model: HFModel, task: Task, examples: Examples, tokenizer: PreTrainedTokenizerBase
+    ) -> PretrainedConfig:
+        """The network's config with what the task and the tokenizer add to it."""
+        config = model.config(**task.config_changes(examples.labels))
+        if config.get_text_config().pad_token_id is None:
+            config.get_text_config().pad_token_id = tokenizer.pad_token_id
+        return config
+
+    def check_targets(self, context: Context) -> None:
+        """Complaints that need the architecture, raised before any weight is read."""
+
+    def load(self, context: Context) -> nn.Module:
+        """The network before anything is frozen or added."""
+        return context.model.load(context.task.auto_class(), context.config)
+
+    def adapt(self, net: nn.Module, context: Context) -> nn.Module:
+        """Freeze, wrap, or leave."""
+        return net
+
+    def data(self, context: Context, net: nn.Module) -> pl.LightningDataModule:
+        from llmexp.data.module import TokenData
+
+        return TokenData(context, context.accumulate)
+
+    def module(self, net: nn.Module, context: Context) -> Any:
+        """The LightningModule: it has `test_metrics` and `answers` after a test."""
+        from llmexp.modules.finetune import FineTune
+
+        return FineTune(net, context)
+
+    def export(self, module: Any, context: Context) -> None:
+        """Write `model/`: a Hugging Face or PEFT folder with tokenizer and card."""
+        from llmexp.export import export_network
+
+        export_network(module.net, context)

@@ -1,0 +1,173 @@
+"""A data node: where rows come from, how they split, and which task they pose."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
+
+from pydantic import Field
+
+from llmexp.config import Fraction, NonNegativeInt, PositiveInt, spec
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+    from transformers import PreTrainedTokenizerBase
+
+    from llmexp.models import HFModel
+
+Row = dict[str, Any]
+Batch = dict[str, Any]
+# The label of a position that is not supervised (torch's cross_entropy default).
+IGNORE = -100
+
+
+@dataclass
+class Encoded:
+    """Token rows of one split, in split order.
+
+    Each row has `input_ids` (list of int), `labels` (an int, or a list as long as `input_ids`)
+    and `index` (the row's number in its split).
+    """
+
+    rows: list[Row]
+    counts: dict[str, int] = field(default_factory=dict)
+    """What happened on the way: truncated, dropped, ..."""
+
+
+class Loss(NamedTuple):
+    """A sum, never a mean: what an update divides by is known only when all its parts are in."""
+
+    total: Tensor
+    """Summed over the supervised positions, scalar with gradient."""
+    count: Tensor
+    """How many positions that were, integer scalar on the device."""
+    logits: Tensor
+    """At the supervised positions: [count, classes or vocabulary]."""
+    labels: Tensor
+    """Their labels: [count]."""
+
+
+@spec
+class Limit:
+    """At most this many rows of each split, drawn with `data.split_seed`; null takes all."""
+
+    train: PositiveInt | None = None
+    validation: PositiveInt | None = None
+    test: PositiveInt | None = None
+
+
+@dataclass
+class Examples:
+    """Canonical rows of each split, with what was learned from the train rows.
+
+    Rows are dicts in the task's canonical form (classification: text, label and perhaps
+    text_pair; instruction: messages; language modeling: text).
+    """
+
+    train: list[Row]
+    validation: list[Row]
+    test: list[Row]
+    labels: list[str] = field(default_factory=list)
+    """Class names in index order; empty where the task has no classes."""
+    fingerprint: dict[str, str] = field(default_factory=dict)
+    """A content hash for each split."""
+    notes: list[str] = field(default_factory=list)
+    """What a user should be told: what was detected, carved off, dropped, or looks leaked."""
+
+
+@spec
+class Task:
+    """Fields that every data node has; a task adds its own and says what a batch and a metric is.
+
+    `train`, `validation` and `test` say where rows come from: a file, or
+    `hub:OWNER/NAME[/CONFIG][@REVISION]:SPLIT`, or `pydocs:KIND:SPLIT`, or
+    `python:package.module.function` (allow-listed; returns an iterable of dicts).
+    """
+
+    kind: ClassVar[str] = "task"
+
+    train: str
+    validation: str | None = None
+    test: str | None = None
+    validation_fraction: Fraction = 0.1
+    """Taken from train when `validation` is null."""
+    test_fraction: Fraction = 0.1
+    """Taken from train when `test` is null."""
+    split_seed: NonNegativeInt = 0
+    """Decides splits and limits; the run's `seed` never does."""
+    limit: Limit = Limit()
+    columns: dict[str, str] = Field(default_factory=dict)
+    """Role -> column, for example {text: review, label: stars}."""
+    encoding: str = "utf-8"
+    delimiter: str | None = None
+    """Of csv and tsv files; null takes the one the file's ending implies."""
+    quoting: Literal["minimal", "none"] = "minimal"
+    header: bool = True
+    """False: columns are named by `names`."""
+    names: list[str] = Field(default_factory=list)
+    pattern: str | None = None
+    """A regular expression with named groups that reads one row from one line."""
+    separator: str | None = None
+    """What parts documents in a .txt file; null makes the file one document."""
+    max_length: PositiveInt | None = None
+    """Tokens; null takes the model's own limit."""
+    batch_size: PositiveInt = 32
+    """Rows per process and step."""
+    num_workers: NonNegativeInt = 0
+
+    def check(self, model: HFModel) -> list[str]:
+        """Complaints about this task on this model; no weights, no network."""
+        return []
+
+    def canonical(self, raw: Row, where: str) -> Row:
+        """One raw row in the task's canonical form; a UserError names the row at `where`."""
+        raise NotImplementedError
+
+    def auto_class(self) -> Any:
+        """The transformers Auto class of a network trained on this task."""
+        raise NotImplementedError
+
+    def config_changes(self, labels: list[str]) -> dict[str, Any]:
+        """What the network's config must say about this task."""
+        return {}
+
+    def encode(
+        self,
+        rows: list[Row],
+        tokenizer: PreTrainedTokenizerBase,
+        max_length: int,
+        labels: list[str],
+    ) -> Encoded:
+        """Token rows, at most `max_length` long."""
+        raise NotImplementedError
+
+    def collate(self, rows: list[Row], pad_id: int) -> Batch:
+        """One right-padded batch: input_ids, attention_mask [B, T]; labels; index [B]."""
+        raise NotImplementedError
+
+    def loss(self, net: nn.Module, batch: Batch) -> Loss:
+        """The summed loss of a batch."""
+        raise NotImplementedError
+
+    def scores(self, labels: list[str]) -> nn.Module:
+        """A fresh torchmetrics module: update(loss), compute() -> {metric: float}, reset()."""
+        raise NotImplementedError
+
+    def baseline(self, examples: Examples) -> dict[str, float]:
+        """Test metrics of the best answer that looks at no input."""
+        return {}
+
+    def answers(
+        self,
+        net: Any,
+        rows: list[Row],
+        loss: Loss,
+        tokenizer: PreTrainedTokenizerBase,
+        labels: list[str],
+    ) -> list[Row]:
+        """For each test row: input, reference, prediction and scores, as in predictions.jsonl."""
+        raise NotImplementedError
+
+    def answer_scores(self, answers: list[Row]) -> dict[str, float]:
+        """Metrics that need the written answers (exact_match, bleu ...)."""
+        return {}

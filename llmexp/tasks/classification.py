@@ -1,0 +1,126 @@
+"""One label for each text."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pydantic import Field
+
+from llmexp.config import spec
+from llmexp.tasks.base import IGNORE, Batch, Encoded, Examples, Loss, Row, Task
+
+if TYPE_CHECKING:
+    from torch import nn
+    from transformers import PreTrainedTokenizerBase
+
+
+@spec
+class Classification(Task):
+    """Rows of `text` (perhaps `text_pair`) and `label`."""
+
+    kind: ClassVar[str] = "classification"
+
+    labels: dict[str, str] = Field(default_factory=dict)
+    """Raw label -> words that describe it; prompting reads these."""
+
+    def canonical(self, raw: Row, where: str) -> Row:
+        from llmexp.data.formats import classification_row
+
+        return classification_row(raw, self, where)
+
+    def auto_class(self) -> Any:
+        from transformers import AutoModelForSequenceClassification
+
+        return AutoModelForSequenceClassification
+
+    def config_changes(self, labels: list[str]) -> dict[str, Any]:
+        return {
+            "num_labels": len(labels),
+            "id2label": dict(enumerate(labels)),
+            "label2id": {name: i for i, name in enumerate(labels)},
+            "problem_type": "single_label_classification",
+        }
+
+    def encode(
+        self,
+        rows: list[Row],
+        tokenizer: PreTrainedTokenizerBase,
+        max_length: int,
+        labels: list[str],
+    ) -> Encoded:
+        index = {name: i for i, name in enumerate(labels)}
+        texts = [row["text"] for row in rows]
+        pairs = [row["text_pair"] for row in rows] if rows and "text_pair" in rows[0] else None
+        cut = tokenizer(texts, pairs, truncation=True, max_length=max_length)["input_ids"]
+        lengths = [len(ids) for ids in cut]
+        full = sum(n == max_length for n in lengths)
+        encoded = [
+            {"input_ids": ids, "labels": index.get(row.get("label"), IGNORE), "index": i}
+            for i, (ids, row) in enumerate(zip(cut, rows, strict=True))
+        ]
+        return Encoded(encoded, {"at_max_length": full} if full else {})
+
+    def collate(self, rows: list[Row], pad_id: int) -> Batch:
+        import torch
+
+        from llmexp.data.batches import pad
+
+        batch = pad(rows, pad_id)
+        batch["labels"] = torch.tensor([row["labels"] for row in rows])
+        return batch
+
+    def loss(self, net: nn.Module, batch: Batch) -> Loss:
+        import torch.nn.functional as F  # noqa: N812
+
+        inputs = {k: batch[k] for k in ("input_ids", "attention_mask")}
+        logits = net(**inputs).logits.float()  # [B, C]
+        labels = batch["labels"]
+        total = F.cross_entropy(logits, labels, ignore_index=IGNORE, reduction="sum")
+        return Loss(total, (labels != IGNORE).sum(), logits, labels)
+
+    def scores(self, labels: list[str]) -> nn.Module:
+        from llmexp.tasks.scores import ClassificationScores
+
+        return ClassificationScores(labels)
+
+    def baseline(self, examples: Examples) -> dict[str, float]:
+        """The train majority, predicted for every test row."""
+        import torch
+
+        counts = Counter(row["label"] for row in examples.train)
+        majority = max(sorted(counts), key=lambda name: counts[name])
+        index = {name: i for i, name in enumerate(examples.labels)}
+        truth = torch.tensor([index[row["label"]] for row in examples.test])
+        total = sum(counts.values())
+        frequency = torch.tensor([counts[name] / total for name in examples.labels])
+        scores = self.scores(examples.labels)
+        guess = torch.full((len(truth), len(examples.labels)), 0.0)
+        guess[:, index[majority]] = 1.0
+        loss = -frequency.log()[truth].sum()
+        scores.update(Loss(loss, torch.tensor(len(truth)), guess, truth))
+        return {f"test/{name}": float(v) for name, v in scores.compute().items()}
+
+    def answers(
+        self,
+        net: Any,
+        rows: list[Row],
+        loss: Loss,
+        tokenizer: PreTrainedTokenizerBase,
+        labels: list[str],
+    ) -> list[Row]:
+        return label_answers(rows, loss.logits.softmax(-1).tolist(), labels)
+
+
+def label_answers(rows: list[Row], probabilities: list[list[float]], labels: list[str]) -> list[Row]:
+    """Predictions with a score for every label."""
+    answers = []
+    for row, scores in zip(rows, probabilities, strict=True):
+        best = max(range(len(labels)), key=scores.__getitem__)
+        answer = {"input": row["text"]}
+        if "text_pair" in row:
+            answer["input_pair"] = row["text_pair"]
+        answer |= {"reference": row.get("label"), "prediction": labels[best]}
+        answer["scores"] = {name: round(s, 6) for name, s in zip(labels, scores, strict=True)}
+        answers.append(answer)
+    return answers

@@ -1,0 +1,77 @@
+"""Streaming metrics: they keep counts, never logits, and agree across ranks."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torchmetrics import MeanMetric, MetricCollection
+from torchmetrics.classification import (
+    MulticlassAccuracy,
+    MulticlassConfusionMatrix,
+    MulticlassF1Score,
+    MulticlassPrecision,
+    MulticlassRecall,
+)
+
+from llmexp.tasks.base import IGNORE, Loss
+
+
+class ExampleMean(nn.Module):
+    """The mean loss over supervised positions, exact over batches and ranks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mean = MeanMetric(nan_strategy="disable").set_dtype(torch.float64)
+
+    def update(self, loss: Loss) -> None:
+        # A batch of fillers alone has no mean; its weight is zero.
+        mean = loss.total.detach().double() / loss.count.clamp(min=1)
+        self.mean.update(mean, weight=loss.count)
+
+    def compute(self) -> Tensor:
+        return self.mean.compute()
+
+    def reset(self) -> None:
+        self.mean.reset()
+
+
+class ClassificationScores(nn.Module):
+    """loss, accuracy, precision_macro, recall_macro, f1_macro, f1/<label> and a confusion matrix."""
+
+    def __init__(self, labels: list[str]):
+        super().__init__()
+        self.labels = labels
+        shape = {"num_classes": len(labels), "ignore_index": IGNORE, "validate_args": False}
+        self.mean_loss = ExampleMean()
+        self.metrics = MetricCollection(
+            {
+                "accuracy": MulticlassAccuracy(average="micro", **shape),
+                "precision_macro": MulticlassPrecision(average="macro", **shape),
+                "recall_macro": MulticlassRecall(average="macro", **shape),
+                "f1_macro": MulticlassF1Score(average="macro", **shape),
+                "f1": MulticlassF1Score(average="none", **shape),
+                "confusion": MulticlassConfusionMatrix(**shape),
+            },
+            # Named, not discovered: discovery compares states, and all are zero on an empty rank.
+            compute_groups=[["accuracy"], ["precision_macro", "recall_macro", "f1_macro", "f1"], ["confusion"]],
+        )
+
+    def update(self, loss: Loss) -> None:
+        self.mean_loss.update(loss)
+        self.metrics.update(loss.logits.detach(), loss.labels)
+
+    def compute(self) -> dict[str, float]:
+        values = self.metrics.compute()
+        values.pop("confusion")
+        each = values.pop("f1")
+        scores = {"loss": float(self.mean_loss.compute())}
+        scores |= {name: float(value) for name, value in values.items()}
+        return scores | {f"f1/{n}": float(v) for n, v in zip(self.labels, each, strict=True)}
+
+    def confusion(self) -> list[list[int]]:
+        """Rows are references, columns predictions, in label order."""
+        return self.metrics["confusion"].compute().tolist()
+
+    def reset(self) -> None:
+        self.mean_loss.reset()
+        self.metrics.reset()
