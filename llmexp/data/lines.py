@@ -1,0 +1,108 @@
+"""Rows from text: lines, JSON and whole documents, decoded with a sentence when bytes do not fit."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from llmexp.errors import UserError
+from llmexp.tasks.base import Task
+
+RawRow = dict[str, Any]
+Located = tuple[str, RawRow]
+
+
+def decode(path: Path, task: Task) -> str:
+    """The text of a file, or a sentence that names line, byte and the key to set."""
+    # utf-8-sig also reads files without a byte-order mark; plain utf-8 would leave the mark in
+    # the name of the first column.
+    encoding = "utf-8-sig" if task.encoding.lower() in ("utf-8", "utf8") else task.encoding
+    data = path.read_bytes()
+    try:
+        return data.decode(encoding)
+    except LookupError:
+        raise UserError(f"data.encoding: Python knows no encoding {task.encoding!r}") from None
+    except UnicodeError as error:
+        start = getattr(error, "start", 0)
+        line = data.count(b"\n", 0, start) + 1
+        raise UserError(
+            f"{path}:{line}: byte {data[start]:#04x} after {data[max(0, start - 20) : start]!r} "
+            f"is not {task.encoding}; set data.encoding (data.encoding=latin-1 reads any file)"
+        ) from None
+
+
+def _lines(path: Path, task: Task) -> Iterator[tuple[str, str]]:
+    """(where, line) of every line that is not blank; only a newline ends a line."""
+    for number, line in enumerate(decode(path, task).split("\n"), start=1):
+        if line.strip():
+            yield f"{path}:{number}", line.removesuffix("\r")
+
+
+def shown(value: Any) -> str:
+    """The first bytes of a bad row, fit for one line."""
+    text = value if isinstance(value, str) else repr(value)
+    return repr(text[:60] + "..." if len(text) > 60 else text)
+
+
+def pattern_rows(path: Path, task: Task) -> Iterator[Located]:
+    """One row from each line, named by the groups of `data.pattern`."""
+    pattern = re.compile(task.pattern or "")
+    for where, line in _lines(path, task):
+        match = pattern.fullmatch(line)
+        if match is None:
+            raise UserError(f"{where}: data.pattern does not match this line: {shown(line)}")
+        yield where, match.groupdict()
+
+
+def _object(where: str, value: Any) -> Located:
+    if not isinstance(value, dict):
+        raise UserError(f"{where}: expected an object with named fields, found {shown(value)}")
+    return where, value
+
+
+def jsonl_rows(path: Path, task: Task) -> Iterator[Located]:
+    """One row from each line, a JSON object."""
+    for where, line in _lines(path, task):
+        try:
+            value = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            reason = getattr(error, "msg", "nested too deeply")
+            raise UserError(f"{where}: not valid JSON ({reason}): {shown(line)}") from None
+        yield _object(where, value)
+
+
+def json_rows(path: Path, task: Task) -> Iterator[Located]:
+    """The rows of one JSON list."""
+    text = decode(path, task)
+    if not text.strip():
+        return
+    try:
+        rows = json.loads(text)
+    except json.JSONDecodeError as error:
+        line = text.split("\n")[error.lineno - 1]
+        hint = "; is this one object a line? then call it .jsonl" if "Extra" in error.msg else ""
+        raise UserError(
+            f"{path}:{error.lineno}: not valid JSON ({error.msg}): {shown(line)}{hint}"
+        ) from None
+    except RecursionError:
+        raise UserError(f"{path}: not valid JSON (nested too deeply)") from None
+    if not isinstance(rows, list):
+        raise UserError(f"{path}: expected a list of rows, found {shown(rows)}")
+    for number, value in enumerate(rows, start=1):
+        yield _object(f"{path}: row {number}", value)
+
+
+def documents(path: Path, task: Task) -> Iterator[Located]:
+    """The whole file as one text, or the texts that `data.separator` parts."""
+    # One kind of line end, so that the same text has the same fingerprint on every system.
+    text = decode(path, task).replace("\r\n", "\n")
+    separator = (task.separator or "").replace("\\n", "\n")
+    parts = text.split(separator) if separator else [text]
+    number = 0
+    for part in parts:
+        if part.strip():
+            number += 1
+            yield f"{path}: document {number}", {"text": part}

@@ -1,0 +1,171 @@
+"""Examples of a data node: locators resolved, rows canonical, splits fixed, leaks named."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+from llmexp.data.check import quick_check
+from llmexp.data.formats import format_note
+from llmexp.data.hub import read_hub
+from llmexp.data.lines import Located
+from llmexp.data.pydocs import read_pydocs
+from llmexp.data.readers import read
+from llmexp.data.splits import carve, limited, overlap_notes
+from llmexp.errors import UserError, did_you_mean
+from llmexp.tasks.base import Examples, Row, Task
+
+__all__ = ["fingerprint", "load_examples", "quick_check"]
+
+
+def load_examples(task: Task) -> Examples:
+    """Canonical rows of every split, their class names, fingerprints and what a user should know.
+
+    The same task always gives the same examples: the run's seed plays no part.
+    """
+    notes: list[str] = []
+    train = _rows(task, task.train, "train", notes)
+    parts = {name: _given(task, name, notes) for name in ("test", "validation")}
+    rest = _carved(task, train, parts, notes)
+    labels = sorted({row["label"] for row in train if "label" in row})
+    splits = {
+        name: limited(rows, getattr(task.limit, name), task.split_seed, name)
+        for name, rows in {"train": rest, **parts}.items()
+    }
+    _check(task, labels, splits)
+    absent = sorted(set(labels) - {row.get("label") for row in splits["train"]})
+    if absent:
+        notes.append(f"after data.limit.train, train has no row of {', '.join(absent)}")
+    notes += overlap_notes(splits["train"], {name: splits[name] for name in ("validation", "test")})
+    prints = {name: fingerprint(rows) for name, rows in splits.items()}
+    return Examples(labels=labels, fingerprint=prints, notes=notes, **splits)
+
+
+def fingerprint(rows: Iterable[Row]) -> str:
+    """sha256 over the canonical rows, in order."""
+    digest = hashlib.sha256()
+    for row in rows:
+        digest.update(json.dumps(row, sort_keys=True, ensure_ascii=True).encode())
+        digest.update(b"\n")
+    return digest.hexdigest()
+
+
+def _given(task: Task, name: str, notes: list[str]) -> list[Row]:
+    locator = getattr(task, name)
+    return [] if locator is None else _rows(task, locator, name, notes)
+
+
+def _carved(
+    task: Task, train: list[Row], parts: dict[str, list[Row]], notes: list[str]
+) -> list[Row]:
+    """Fills the parts no locator gives with fractions of the whole of train; returns the rest."""
+    rest, kept = train, 1.0
+    for name in ("test", "validation"):
+        fraction = getattr(task, f"{name}_fraction")
+        if getattr(task, name) is not None or fraction == 0:
+            continue
+        if fraction >= kept:
+            raise UserError("data: validation_fraction and test_fraction leave no train rows")
+        # Of the whole, not of what an earlier carving left: 0.1 and 0.1 leave 0.8.
+        rest, parts[name] = carve(rest, fraction / kept, task.split_seed, name)
+        kept -= fraction
+        notes.append(f"{name}: {len(parts[name])} rows carved from train (data.{name} is null)")
+    return rest
+
+
+def _rows(task: Task, locator: str, split: str, notes: list[str]) -> list[Row]:
+    """Canonical rows of one split in source order; empty texts left out and counted."""
+    located = list(_typed(task, located_rows(task, locator)))
+    if not located:
+        raise UserError(f"data.{split}: {locator} has no rows")
+    note = format_note(located[0][1], task, located[0][0])
+    if note is not None and split == "train":
+        notes.append(note)
+    rows = [task.canonical(raw, where) for where, raw in located]
+    if task.separator is not None and all(set(row) == {"text"} for row in rows):
+        rows = _joined(rows, task.separator)
+    full = [row for row in rows if not is_blank(row)]
+    if not full:
+        raise UserError(f"data.{split}: every text in {locator} is empty")
+    if len(full) < len(rows):
+        notes.append(f"{split}: {len(rows) - len(full)} rows with an empty text left out")
+    return full
+
+
+def _joined(rows: list[Row], separator: str) -> list[Row]:
+    """Rows that are lines of documents, put together and parted at the separator."""
+    text = "".join(row["text"] for row in rows)
+    separator = separator.replace("\\n", "\n")
+    return [{"text": part} for part in (text.split(separator) if separator else [text])]
+
+
+def is_blank(row: Row) -> bool:
+    """Whether the text, or the answer, says nothing."""
+    return not (row["messages"][-1]["content"] if "messages" in row else row["text"]).strip()
+
+
+def located_rows(task: Task, locator: str) -> Iterator[Located]:
+    """(where, raw row) of whatever a locator names."""
+    scheme = locator.partition(":")[0]
+    if scheme in SCHEMES and not Path(locator).exists():
+        return SCHEMES[scheme](locator)
+    return read(Path(locator), task)
+
+
+def read_python(locator: str) -> Iterator[Located]:
+    """(where, raw row) from an allow-listed callable without arguments."""
+    from llmexp.allow import resolve
+
+    rows = resolve(locator.partition(":")[2])()
+    for number, row in enumerate(rows, start=1):
+        if not isinstance(row, dict):
+            raise UserError(f"{locator}: row {number}: expected a dict, found {row!r:.60}")
+        yield f"{locator}: row {number}", row
+
+
+SCHEMES: dict[str, Callable[[str], Iterator[Located]]] = {
+    "hub": read_hub,
+    "pydocs": read_pydocs,
+    "python": read_python,
+}
+
+
+def _typed(task: Task, rows: Iterable[Located]) -> Iterator[Located]:
+    """The same rows, refused where a column that is used changes its type."""
+    used = {"label", *task.columns.values()}
+    seen: dict[str, type] = {}
+    for where, raw in rows:
+        for name in used & raw.keys():
+            kind, value = type(raw[name]), raw[name]
+            if value is not None and seen.setdefault(name, kind) is not kind:
+                raise UserError(
+                    f"{where}: column {name!r}: expected {seen[name].__name__} as in the rows "
+                    f"before, found {kind.__name__} {value!r:.60}"
+                )
+        yield where, raw
+
+
+def _check(task: Task, labels: list[str], splits: dict[str, list[Row]]) -> None:
+    """Refuses splits that no strategy could train or test on."""
+    for name, rows in splits.items():
+        if not rows and not (name == "validation" and task.validation_fraction == 0):
+            raise UserError(
+                f"data.{name}: the split is empty; give data.{name} a source"
+                + ("" if name == "train" else f" or raise data.{name}_fraction")
+            )
+    if not labels:
+        return
+    if len(labels) < 2:
+        raise UserError(f"data.train: every row has the label {labels[0]!r}; two are needed")
+    for name in ("validation", "test"):
+        unknown = sorted({row["label"] for row in splits[name]} - set(labels))
+        if unknown:
+            raise UserError(
+                f"data.{name}: the label {unknown[0]!r} never stands in train; "
+                f"{did_you_mean(unknown[0], labels)}"
+            )
+    for raw in getattr(task, "labels", {}):
+        if raw not in labels:
+            raise UserError(f"data.labels: no class {raw!r} in train; {did_you_mean(raw, labels)}")

@@ -1,0 +1,78 @@
+"""Rows from tables: csv, tsv and parquet."""
+
+from __future__ import annotations
+
+import csv
+import io
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from llmexp.data.lines import Located, RawRow, decode, shown
+from llmexp.errors import UserError
+from llmexp.tasks.base import Task
+
+
+def csv_rows(path: Path, task: Task) -> Iterator[Located]:
+    """One row from each record; a field may span lines."""
+    delimiter = task.delimiter or ("\t" if path.suffix.lower() == ".tsv" else ",")
+    quoting = csv.QUOTE_NONE if task.quoting == "none" else csv.QUOTE_MINIMAL
+    csv.field_size_limit(sys.maxsize)  # the default refuses texts over 131,072 characters
+    # newline="": line ends inside quoted fields are the csv module's business.
+    reader = csv.reader(
+        io.StringIO(decode(path, task), newline=""),
+        delimiter=delimiter.replace("\\t", "\t"),
+        quoting=quoting,
+        strict=True,
+    )
+    names = None if task.header else list(task.names)
+    line = 1
+    while True:
+        where = f"{path}:{line}"
+        try:
+            fields = next(reader, None)
+        except csv.Error as error:
+            raise UserError(
+                f"{where}: not valid csv ({error}); if quotes mean nothing in this file, set "
+                f"data.quoting=none"
+            ) from None
+        if fields is None:
+            return
+        line = reader.line_num + 1
+        if fields and names is None:
+            names = _header(where, fields)
+        elif fields and names is not None:
+            yield where, _fields(where, names, fields)
+
+
+def _header(where: str, fields: list[str]) -> list[str]:
+    twice = sorted({name for name in fields if fields.count(name) > 1})
+    if twice:
+        raise UserError(f"{where}: the header names {twice[0]!r} twice")
+    return fields
+
+
+def _fields(where: str, names: list[str], fields: list[str]) -> RawRow:
+    if len(fields) != len(names):
+        raise UserError(
+            f"{where}: found {len(fields)} fields where {len(names)} columns are named "
+            f"({', '.join(names[:8])}): {shown(' | '.join(fields))}"
+        )
+    return dict(zip(names, fields, strict=True))
+
+
+def parquet_rows(path: Path, task: Task) -> Iterator[Located]:
+    """One row from each row of a parquet file."""
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        table = pyarrow.parquet.read_table(path)
+    except (pyarrow.ArrowException, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{path}: not a readable parquet file: {reason}") from None
+    number = 0
+    for batch in table.to_batches(max_chunksize=4096):
+        for row in batch.to_pylist():
+            number += 1
+            yield f"{path}: row {number}", row
