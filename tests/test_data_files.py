@@ -4,38 +4,18 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any
 
 import pytest
 
-from llmexp.config import spec
-from llmexp.data.formats import instruction_row, text_row
 from llmexp.data.readers import read
 from llmexp.data.sources import load_examples, quick_check
 from llmexp.errors import UserError
-from llmexp.tasks.base import Row, Task
-from llmexp.tasks.classification import Classification as Classes
+from llmexp.tasks.classification import Classification
+from llmexp.tasks.instruction import Instruction
+from llmexp.tasks.language_modeling import LanguageModeling
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
-
-
-@spec
-class Requests(Task):
-    kind: ClassVar[str] = "instruction"
-    format: Literal["auto", "alpaca", "prompt_completion", "messages", "sharegpt"] = "auto"
-    system: str | None = None
-    prompt: str | None = None
-
-    def canonical(self, raw: Row, where: str) -> Row:
-        return instruction_row(raw, self, where)
-
-
-@spec
-class Texts(Task):
-    kind: ClassVar[str] = "language_modeling"
-
-    def canonical(self, raw: Row, where: str) -> Row:
-        return text_row(raw, self, where)
 
 
 def shared(name: str) -> str:
@@ -46,7 +26,7 @@ def shared(name: str) -> str:
 
 
 def rows_of(path: Path, **fields: Any) -> list[dict[str, Any]]:
-    return [row for _, row in read(path, Classes(train=str(path), **fields))]
+    return [row for _, row in read(path, Classification(train=str(path), **fields))]
 
 
 SST2 = r"(?P<label>\d) (?P<text>.*)"
@@ -55,7 +35,7 @@ TREC = r"(?P<label>[A-Z]+):\S+ (?P<text>.*)"
 
 def test_sst2_loads_as_it_lies() -> None:
     names = [shared(f"sst2/stsa.binary.{part}") for part in ("train", "dev", "test")]
-    task = Classes(train=names[0], validation=names[1], test=names[2], pattern=SST2)
+    task = Classification(train=names[0], validation=names[1], test=names[2], pattern=SST2)
     examples = load_examples(task)
     sizes = [len(examples.train), len(examples.validation), len(examples.test)]
     assert sizes == [6920, 872, 1821]
@@ -68,8 +48,8 @@ def test_sst2_loads_as_it_lies() -> None:
 def test_trec_is_latin_1_and_its_leak_is_said() -> None:
     fields = {"train": shared("trec/TREC.train"), "test": shared("trec/TREC.test")}
     with pytest.raises(UserError, match=r"TREC.train:\d+: byte .*data.encoding=latin-1"):
-        load_examples(Classes(**fields, pattern=TREC))
-    examples = load_examples(Classes(**fields, pattern=TREC, encoding="latin-1"))
+        load_examples(Classification(**fields, pattern=TREC))
+    examples = load_examples(Classification(**fields, pattern=TREC, encoding="latin-1"))
     assert len(examples.train) + len(examples.validation) == 5452
     assert len(examples.test) == 500
     assert examples.labels == ["ABBR", "DESC", "ENTY", "HUM", "LOC", "NUM"]
@@ -78,13 +58,13 @@ def test_trec_is_latin_1_and_its_leak_is_said() -> None:
 def test_banking77_fields_span_lines() -> None:
     columns = {"label": "category"}
     fields = {"train": shared("banking77/train.csv"), "test": shared("banking77/test.csv")}
-    examples = load_examples(Classes(**fields, columns=columns, validation_fraction=0.0))
+    examples = load_examples(Classification(**fields, columns=columns, validation_fraction=0.0))
     assert (len(examples.train), len(examples.test), len(examples.labels)) == (10003, 3080, 77)
     assert any(note.startswith("29 of 3080 test texts") for note in examples.notes)
 
 
 def test_sms_spam_has_bare_quotes_and_no_split() -> None:
-    task = Classes(
+    task = Classification(
         train=shared("sms-spam/sms.tsv"), header=False, names=["label", "text"], quoting="none"
     )
     examples = load_examples(task)
@@ -95,7 +75,7 @@ def test_sms_spam_has_bare_quotes_and_no_split() -> None:
 
 
 def test_instruct_1100_is_detected_as_alpaca() -> None:
-    examples = load_examples(Requests(train=shared("instruct-1100/instruction-data.json")))
+    examples = load_examples(Instruction(train=shared("instruct-1100/instruction-data.json")))
     assert len(examples.train) + len(examples.validation) + len(examples.test) == 1100
     assert any("format alpaca detected" in note for note in examples.notes)
 
@@ -106,17 +86,17 @@ def test_wikisql_is_text_and_with_a_pattern_requests() -> None:
         "validation": shared("wikisql/valid.jsonl"),
         "test": shared("wikisql/test.jsonl"),
     }
-    examples = load_examples(Texts(**fields))
+    examples = load_examples(LanguageModeling(**fields))
     sizes = [len(examples.train), len(examples.validation), len(examples.test)]
     assert sizes == [1000, 100, 100]
     pattern = r"(?s)(?P<prompt>.*\nA:) (?P<completion>.*)"
-    answers = load_examples(Requests(**fields, pattern=pattern)).test
+    answers = load_examples(Instruction(**fields, pattern=pattern)).test
     assert all(row["messages"][-1]["content"].startswith("SELECT") for row in answers)
 
 
 def test_tinyshakespeare_is_cut_not_dealt() -> None:
     path = shared("tinyshakespeare/input.txt")
-    examples = load_examples(Texts(train=path))
+    examples = load_examples(LanguageModeling(train=path))
     parts = [examples.train, examples.validation, examples.test]
     assert [len(part) for part in parts] == [1, 1, 1]
     assert "".join(part[0]["text"] for part in parts) == Path(path).read_text()
@@ -134,7 +114,7 @@ def test_every_format_of_file_gives_the_same_rows(tmp_path: Path) -> None:
     import pyarrow
     import pyarrow.parquet
 
-    rows = [{"text": "a, \"b\"\nc", "label": "x"}, {"text": "d\u2028e", "label": "y"}]
+    rows = [{"text": 'a, "b"\nc', "label": "x"}, {"text": "d\u2028e", "label": "y"}]
     (tmp_path / "f.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n\n")
     (tmp_path / "f.json").write_text(json.dumps(rows))
     (tmp_path / "f.csv").write_bytes(
@@ -184,7 +164,7 @@ def test_a_missing_file_names_the_nearest(tmp_path: Path) -> None:
     (tmp_path / "reviews.csv").write_text("text,label\n")
     with pytest.raises(UserError, match=r"no such file; did you mean .*reviews.csv\?"):
         rows_of(tmp_path / "review.csv")
-    complaints = quick_check(Classes(train=str(tmp_path / "review.csv")))
+    complaints = quick_check(Classification(train=str(tmp_path / "review.csv")))
     assert len(complaints) == 1 and complaints[0].startswith("data.train: ")
 
 

@@ -1,4 +1,4 @@
-"""What a column holds for a role: `data.columns`, `data.pattern` and types, checked with a place."""
+"""What a column holds for a role: `data.columns`, `data.pattern` and types, all checked."""
 
 from __future__ import annotations
 
@@ -12,8 +12,15 @@ from llmexp.tasks.base import Task
 ROLES = {
     "classification": ("text", "text_pair", "label"),
     "instruction": (
-        ("instruction", "input", "output", "prompt", "completion", "messages", "conversations")
-        + ("system", "text")
+        "instruction",
+        "input",
+        "output",
+        "prompt",
+        "completion",
+        "messages",
+        "conversations",
+        "system",
+        "text",
     ),
     "language_modeling": ("text",),
 }

@@ -62,13 +62,15 @@ def _filled(prompt: str, raw: RawRow, where: str) -> str:
     # Plain replacement: str.format would let a template reach into attributes and choke on braces.
     def value(match: re.Match[str]) -> str:
         name = match[1]
+        if name is None:
+            return match[0][0]  # {{ and }} stand for one brace
         if name not in raw:
             raise UserError(
                 f"{where}: data.prompt names a column {name!r}; {did_you_mean(name, map(str, raw))}"
             )
         return "" if raw[name] is None else str(raw[name])
 
-    return re.sub(r"\{(\w+)\}", value, prompt)
+    return re.sub(r"\{\{|\}\}|\{(\w+)\}", value, prompt)
 
 
 def _messages(raw: RawRow, task: Any, where: str) -> list[dict[str, str]]:

@@ -70,10 +70,7 @@ def _load(source: HubSet) -> Any:
             return datasets.load_dataset(
                 source.repo, source.config, split=source.split, revision=source.revision
             )
-    except (OSError, ValueError, RuntimeError) as error:
-        # OSError covers ConnectionError, FileNotFoundError (no such repository or data files)
-        # and httpx-free transport faults; ValueError an unknown config or split; RuntimeError a
-        # repository that is a script.
+    except _faults() as error:
         if reachable:
             raise UserError(f"data: the hub set {source.repo}: {_first_line(error)}") from None
     return _load_snapshot(source)
@@ -96,8 +93,18 @@ def _load_snapshot(source: HubSet) -> Any:
             f"data: the hub set {source.repo} is not on this machine and the hub cannot be "
             f"reached; fetch it where there is a network: {source.fetch_command}"
         ) from None
-    except (ValueError, RuntimeError, OSError) as error:
+    except _faults() as error:
         raise UserError(f"data: the hub set {source.repo}: {_first_line(error)}") from None
+
+
+def _faults() -> tuple[type[Exception], ...]:
+    """What the libraries raise for a set that is not there, is gated, broken, or out of reach."""
+    import datasets
+    import httpx
+
+    # OSError: no repository, no such file, no connection. ValueError: an unknown config or split.
+    # RuntimeError: a repository that is a script.
+    return OSError, ValueError, RuntimeError, httpx.HTTPError, datasets.exceptions.DatasetsError
 
 
 def _first_line(error: BaseException) -> str:

@@ -1,4 +1,4 @@
-"""Rows from text: lines, JSON and whole documents, decoded with a sentence when bytes do not fit."""
+"""Rows from text: lines, JSON and whole documents, with a sentence where bytes do not fit."""
 
 from __future__ import annotations
 
@@ -95,14 +95,9 @@ def json_rows(path: Path, task: Task) -> Iterator[Located]:
         yield _object(f"{path}: row {number}", value)
 
 
-def documents(path: Path, task: Task) -> Iterator[Located]:
-    """The whole file as one text, or the texts that `data.separator` parts."""
+def document(path: Path, task: Task) -> Iterator[Located]:
+    """The whole file as one text; `data.separator` parts it once it is canonical."""
     # One kind of line end, so that the same text has the same fingerprint on every system.
     text = decode(path, task).replace("\r\n", "\n")
-    separator = (task.separator or "").replace("\\n", "\n")
-    parts = text.split(separator) if separator else [text]
-    number = 0
-    for part in parts:
-        if part.strip():
-            number += 1
-            yield f"{path}: document {number}", {"text": part}
+    if text.strip():
+        yield str(path), {"text": text}

@@ -70,7 +70,7 @@ def _topics() -> tuple[dict[str, str], ...]:
 @cache
 def _instruct() -> tuple[dict[str, str], ...]:
     found: dict[str, dict[str, str]] = {}
-    for module, nodes in _modules():
+    for _, nodes in _modules():
         for node, text in nodes:
             answer = " ".join(text.split("\n\n")[0].split())
             if _is_public_function(node) and 20 <= len(answer) <= 300:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from difflib import get_close_matches
 from pathlib import Path
 
-from llmexp.data.lines import Located, documents, json_rows, jsonl_rows, pattern_rows
+from llmexp.data.lines import Located, document, json_rows, jsonl_rows, pattern_rows
 from llmexp.data.tables import csv_rows, parquet_rows
 from llmexp.errors import UserError
 from llmexp.tasks.base import Task
@@ -17,7 +17,7 @@ READERS: dict[str, Callable[[Path, Task], Iterator[Located]]] = {
     ".csv": csv_rows,
     ".tsv": csv_rows,
     ".parquet": parquet_rows,
-    ".txt": documents,
+    ".txt": document,
 }
 # Here a pattern is applied to one column (formats.py), not to the lines of the file.
 TABLES = (".jsonl", ".json", ".csv", ".tsv", ".parquet")

@@ -98,7 +98,8 @@ def _joined(rows: list[Row], separator: str) -> list[Row]:
     """Rows that are lines of documents, put together and parted at the separator."""
     text = "".join(row["text"] for row in rows)
     separator = separator.replace("\\n", "\n")
-    return [{"text": part} for part in (text.split(separator) if separator else [text])]
+    parts = text.split(separator) if separator else [text]
+    return [{"text": part} for part in parts if part.strip()]
 
 
 def is_blank(row: Row) -> bool:
@@ -149,6 +150,8 @@ def _typed(task: Task, rows: Iterable[Located]) -> Iterator[Located]:
 
 def _check(task: Task, labels: list[str], splits: dict[str, list[Row]]) -> None:
     """Refuses splits that no strategy could train or test on."""
+    if len(labels) == 1:
+        raise UserError(f"data.train: every row has the label {labels[0]!r}; two are needed")
     for name, rows in splits.items():
         if not rows and not (name == "validation" and task.validation_fraction == 0):
             raise UserError(
@@ -157,8 +160,6 @@ def _check(task: Task, labels: list[str], splits: dict[str, list[Row]]) -> None:
             )
     if not labels:
         return
-    if len(labels) < 2:
-        raise UserError(f"data.train: every row has the label {labels[0]!r}; two are needed")
     for name in ("validation", "test"):
         unknown = sorted({row["label"] for row in splits[name]} - set(labels))
         if unknown:

@@ -42,7 +42,7 @@ def carve(rows: list[Row], fraction: float, seed: int, purpose: str) -> Parts:
     taken: set[int] = set()
     for name, quota in shares(sizes, count).items():
         members = classes[name]
-        random.Random(f"{seed}:{purpose}:{name}").shuffle(members)
+        random.Random(f"{seed}:{purpose}:{name}").shuffle(members)  # noqa: S311
         taken.update(_fill(members[:-1], quota))
     return _parted(rows, taken)
 
@@ -91,7 +91,7 @@ def limited(rows: list[Row], count: int | None, seed: int, purpose: str) -> list
         quota[name] += more
     taken: set[int] = set()
     for name, members in classes.items():
-        draw = random.Random(f"{seed}:limit:{purpose}:{name}")
+        draw = random.Random(f"{seed}:limit:{purpose}:{name}")  # noqa: S311
         taken.update(draw.sample(members, quota[name]))
     return _parted(rows, taken)[1]
 
