@@ -27,8 +27,7 @@ def recorded(record: Record) -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        if (record.folder / "result.json").exists():
-            record.close("failed", str(error))
+        record.close("failed", str(error))
         raise
     except Diverged as error:
         _close(record, "diverged", str(error))

@@ -57,6 +57,12 @@ class Record:
             f"resume=auto hydra.run.dir={os.path.relpath(folder)}",
         }
         self.task = experiment.task
+        self.provenance: dict[str, Any] = {}
+
+    def start(self) -> None:
+        """From here on the folder says what happens in it."""
+        self.provenance = provenance(self.overrides)
+        self.write()
 
     def data(self, examples: Examples) -> None:
         """What was read, and what a constant answer would score on it."""
@@ -68,16 +74,13 @@ class Record:
         self.result["fingerprint"] = examples.fingerprint
         self.result["notes"] = examples.notes
         self.result["baseline"] = self.task.baseline(examples)
-
-    def start(self) -> None:
-        """Inputs are good: from here on the folder says what happens in it."""
-        if self.writes:
-            facts = provenance(self.overrides) | {"data": self.result["fingerprint"]}
-            write_atomic(self.folder / "provenance.json", json.dumps(facts, indent=2) + "\n")
+        self.provenance["data"] = examples.fingerprint
         self.write()
 
     def write(self) -> None:
         if self.writes:
+            facts = json.dumps(self.provenance, indent=2)
+            write_atomic(self.folder / "provenance.json", facts + "\n")
             write_result(self.folder, self.result)
 
     def parameters(self, net: Any) -> None:

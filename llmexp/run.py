@@ -26,10 +26,10 @@ def run(experiment: Experiment, folder: Path) -> dict[str, Any]:
     pl.seed_everything(e.config.seed, workers=True, verbose=False)
     record = Record(e, folder)
     with outcome.recorded(record):
+        record.start()
         context = prepare(e, folder)
         record.data(context.examples)
         e.strategy.check_targets(context)
-        record.start()
         net = e.strategy.load(context)
         net = e.strategy.adapt(net, context)
         record.parameters(net)
