@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
 
 from llmexp import allow
 from llmexp.errors import UserError
+from llmexp.ranks import Ranks
 
 if TYPE_CHECKING:
     from llmexp.context import Context
@@ -45,6 +47,8 @@ def environment(e: Experiment) -> None:
     logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
     # The loaders hold tokens in memory; workers are a setting, not advice.
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    # Frozen parts are meant to be in eval mode.
+    warnings.filterwarnings("ignore", message=".*in eval mode at the start of training.*")
     warnings.filterwarnings("ignore", message=".*`isinstance.treespec, LeafSpec.*")
     warnings.filterwarnings("ignore", message=".*lr_scheduler.step.* before .*optimizer.step.*")
     from transformers.utils import logging as hf_logging
@@ -73,7 +77,7 @@ def build_trainer(e: Experiment, context: Context, record: Record) -> pl.Trainer
     if not context.strategy.trains:
         callbacks = [c for c in callbacks if not isinstance(c, pl.callbacks.Checkpoint)]
     own = [Cost(record), MetricsFile(context.folder), progress()]
-    return pl.Trainer(
+    trainer = pl.Trainer(
         **instantiate(e.config.trainer),
         **instantiate(e.config.hardware),
         callbacks=[*callbacks, *own],
@@ -82,3 +86,7 @@ def build_trainer(e: Experiment, context: Context, record: Record) -> pl.Trainer
         # Our samplers know their rank: every row once, none padded in (Lightning #7929).
         use_distributed_sampler=False,
     )
+    launcher = trainer.strategy.launcher
+    if isinstance(launcher, _SubprocessScriptLauncher):
+        trainer.strategy._launcher = Ranks(launcher, record)
+    return trainer

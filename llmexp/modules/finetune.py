@@ -8,7 +8,10 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
+from llmexp.freezing import rest
+from llmexp.modules import update
 from llmexp.modules.evaluation import Evaluation
+from llmexp.modules.guard import Guard
 from llmexp.tasks.base import Batch, Loss
 
 if TYPE_CHECKING:
@@ -32,6 +35,15 @@ class FineTune(Evaluation):
         self.register_buffer("window_tokens", torch.zeros((), dtype=torch.long), persistent=False)
         self.register_buffer("window_loss", torch.zeros(()), persistent=False)
         self.tokens_trained = 0
+        self.guard = Guard()
+        # transformers loads in eval mode and Lightning keeps what it finds: dropout would be off.
+        self.train()
+
+    def train(self, mode: bool = True) -> FineTune:
+        """As `nn.Module.train`, but what is frozen stays in eval mode."""
+        super().train(mode)
+        rest(self.net)
+        return self
 
     def loss(self, batch: Batch) -> Loss:
         return self.task.loss(self.net, batch)
@@ -48,18 +60,32 @@ class FineTune(Evaluation):
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Turn summed gradients into the gradient of the update's mean."""
-        tokens, loss = self.window_tokens, self.window_loss
-        if self.trainer.world_size > 1:
-            both = self.all_gather(torch.stack([tokens.double(), loss.double()])).sum(0)
-            tokens, loss = both[0], both[1]
+        both = torch.stack([self.window_tokens.double(), self.window_loss.double()])
+        tokens, loss = update.over_ranks(both).unbind()
         # Ranks' gradients were averaged, so their sum is the average times the ranks.
-        scale = self.trainer.world_size / tokens.clamp(min=1)
-        for parameter in self.parameters():
-            if parameter.grad is not None:
-                parameter.grad.mul_(scale.to(parameter.grad.dtype))
-        self.log("train/loss", (loss / tokens.clamp(min=1)).float(), prog_bar=True)
+        update.scale(self.parameters(), self.trainer.world_size / tokens.clamp(min=1))
+        self.update_loss = (loss / tokens.clamp(min=1)).float()
+        self.log("train/loss", self.update_loss, prog_bar=True)
         self.window_tokens.zero_()
         self.window_loss.zero_()
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Stop at an update that is not finite; clip, by the norm over all shards and ranks."""
+        norm = update.global_norm(self.parameters())
+        self.log("train/gradient_norm", norm)
+        scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None
+        # A float16 loss scaler meets infinite gradients by design, and skips them itself.
+        judged = self.update_loss if scaled else norm
+        fused = norm.is_cuda and bool(optimizer.defaults.get("fused")) and not scaled
+        self.guard.check(optimizer, self.global_step, self.update_loss, judged, defer=fused)
+        if gradient_clip_val is not None and gradient_clip_val > 0:
+            how = gradient_clip_algorithm or "norm"
+            update.clip(list(self.parameters()), norm, gradient_clip_val, how)
 
     def configure_optimizers(self) -> Any:
         steps = int(self.trainer.estimated_stepping_batches)
@@ -67,6 +93,7 @@ class FineTune(Evaluation):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep trained weights only: a frozen base can be loaded again, a 4-bit one must be."""
+        self.guard.settle()
         state = checkpoint["state_dict"]
         checkpoint["state_dict"] = {
             name: value

@@ -1,0 +1,82 @@
+"""Which modules a strategy trains: the head, what lies above the blocks, and nothing else."""
+
+from __future__ import annotations
+
+from typing import Any, Iterable
+
+from torch import nn
+
+from llmexp.architecture import backbone, blocks, new_head_names, unwrapped
+from llmexp.errors import UserError
+
+
+def train_only(net: nn.Module, modules: Iterable[nn.Module]) -> None:
+    """Freeze everything but the parameters of these modules."""
+    net.requires_grad_(False)
+    for module in modules:
+        module.requires_grad_(True)
+
+
+def has_parameters(module: nn.Module) -> bool:
+    return any(True for _ in module.parameters())
+
+
+def beside_blocks(net: Any) -> tuple[list[nn.Module], list[nn.Module]]:
+    """The modules of the backbone (below, above) its blocks, in the order they are registered.
+
+    A norm beside the blocks is the final one wherever it is registered (OPT's comes first):
+    a norm of the embeddings lies inside their module.
+    """
+    stack, here = blocks(net), backbone(net)
+    below: list[nn.Module] = []
+    above: list[nn.Module] = []
+    while here is not stack:
+        children = list(here.children())
+        at = next(i for i, c in enumerate(children) if stack in c.modules())
+        for i, child in enumerate(children):
+            if i < at and not is_norm(child):
+                below.append(child)
+            elif i != at:
+                above.append(child)
+        here = children[at]
+    return below, above
+
+
+def is_norm(module: nn.Module) -> bool:
+    return "norm" in type(module).__name__.lower() and not list(module.children())
+
+
+def head_modules(net: Any) -> list[nn.Module]:
+    """The task head with the backbone's pooler, or the output head of a language model."""
+    inner = unwrapped(net)
+    heads = [inner.get_submodule(name) for name in new_head_names(net)]
+    output = inner.get_output_embeddings()
+    if output is not None:
+        untie(inner)
+        heads.append(output)
+    if not heads:
+        raise UserError(
+            f"strategy: {type(inner).__name__} has no head that could be trained apart from its "
+            "backbone; strategy=lora and strategy=full_finetune work on it"
+        )
+    return heads + [m for m in beside_blocks(net)[1] if has_parameters(m) and not is_norm(m)]
+
+
+def untie(net: Any) -> None:
+    """Give the output head its own copy of the weight that it shares with the embeddings."""
+    output, embeddings = net.get_output_embeddings(), net.get_input_embeddings()
+    if output.weight is not embeddings.weight:
+        return
+    output.weight = nn.Parameter(output.weight.detach().clone())
+    net.config.tie_word_embeddings = False
+    net.config.get_text_config().tie_word_embeddings = False
+    # Saving and loading would tie again whatever is listed here (transformers 5).
+    net.all_tied_weights_keys = {}
+
+
+def rest(net: nn.Module) -> None:
+    """Put every module without a trained parameter into eval mode: frozen parts do not drop out."""
+    for module in net.modules():
+        parameters = list(module.parameters())
+        if parameters and not any(p.requires_grad for p in parameters):
+            module.eval()

@@ -1,0 +1,40 @@
+"""The top of the network trains: some blocks, the final norm, the head."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from llmexp.config import PositiveInt, spec
+from llmexp.errors import UserError
+from llmexp.strategies.base import Strategy
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from llmexp.context import Context
+
+
+@spec
+class PartialFinetune(Strategy):
+    """Trains the top blocks and what lies above them (Howard & Ruder 2018; Lee et al. 2019)."""
+
+    top_blocks: PositiveInt
+    """How many transformer blocks train, counted from the top."""
+
+    def check_targets(self, context: Context) -> None:
+        from llmexp.architecture import block_count, empty_network
+
+        there = block_count(empty_network(context))
+        if self.top_blocks > there:
+            raise UserError(
+                f"strategy.top_blocks: {self.top_blocks} is more than the {there} blocks of "
+                f"{context.model.path}; strategy=full_finetune trains them all and the embeddings"
+            )
+
+    def adapt(self, net: nn.Module, context: Context) -> nn.Module:
+        from llmexp.architecture import blocks
+        from llmexp.freezing import beside_blocks, head_modules, train_only
+
+        top = list(blocks(net))[-self.top_blocks :]
+        train_only(net, [*top, *beside_blocks(net)[1], *head_modules(net)])
+        return net
