@@ -56,7 +56,11 @@ def run(argv: list[str]) -> int:
     """Run an experiment, or a sweep with -m: llmexp run strategy=lora model=minilm seed=1"""
     from hydra._internal.utils import get_args_parser
 
+    from llmexp.compose import open_keys
+
     args = get_args_parser().parse_args(argv)
+    argv = [open_keys([word])[0] if word in args.overrides else word for word in argv]
+    args.overrides = open_keys(args.overrides)
     asks = args.help or args.hydra_help or args.shell_completion
     if not asks:
         asks = args.cfg or args.info

@@ -32,6 +32,21 @@ def conf_dir() -> Path:
     return inside if inside.is_dir() else PACKAGE.parent / "conf"
 
 
+# Nodes whose keys a spec or a signature checks by name: better than Hydra can, because a class
+# knows every key it takes and a YAML only those that somebody wrote.
+CHECKED = ("strategy", "model", "data", "optim", "trainer", "hardware", "callbacks", "tracking")
+
+
+def open_keys(overrides: list[str]) -> list[str]:
+    """Let `model.dropout=0` set a key that the YAML does not spell out, without Hydra's `+`."""
+    opened = []
+    for line in overrides:
+        key = line.partition("=")[0]
+        group, dot, _ = key.partition(".")
+        opened.append(f"++{line}" if dot and group in CHECKED else line)
+    return opened
+
+
 @dataclass(frozen=True)
 class Composed:
     """One composed job: a plain resolved tree, Hydra's node, and the overrides behind it."""

@@ -36,7 +36,8 @@ def prepare(cfg: DictConfig, hydra: DictConfig) -> Path:
             f"{folder} holds a run already; say resume=auto to continue it, or choose another "
             "hydra.run.dir"
         )
-    launch = {"overrides": list(hydra.overrides.task), "sweep": hydra.mode.name == "MULTIRUN"}
+    overrides = [line.removeprefix("++") for line in hydra.overrides.task]
+    launch = {"overrides": overrides, "sweep": hydra.mode.name == "MULTIRUN"}
     (folder / CONFIG).write_text(OmegaConf.to_yaml({**tree, "launch": launch}), encoding="utf-8")
     return folder
 
