@@ -21,6 +21,7 @@ BUILT_IN = (
     "llmexp.optim",
     "llmexp.tracking",
     "llmexp.callbacks",
+    "llmexp.debug",
     "llmexp.sweeps",
     "pytorch_lightning.callbacks",
     "pytorch_lightning.strategies",

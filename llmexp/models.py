@@ -25,6 +25,8 @@ class HFModel:
     path: str | None
     """`owner/name`, a folder, or `package:PACKAGE/FOLDER`; null where only an architecture is."""
     revision: str | None = None
+    family: str | None = None
+    """The transformers `model_type`, known without its weights."""
     kind: Literal["encoder", "decoder"] | None = None
     """null reads it from the checkpoint's config.json."""
     pooling: Literal["cls", "mean", "last"] | None = None

@@ -13,7 +13,7 @@ from llmexp.data.readers import missing_file, unreadable_kind
 from llmexp.errors import UserError, did_you_mean
 from llmexp.tasks.base import Task
 
-SCHEMES = ("hub", "pydocs", "python")
+SCHEMES = ("hub", "pydocs", "python", "specimens")
 
 
 def quick_check(task: Task) -> list[str]:

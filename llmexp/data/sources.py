@@ -109,7 +109,10 @@ def is_blank(row: Row) -> bool:
 
 def located_rows(task: Task, locator: str) -> Iterator[Located]:
     """(where, raw row) of whatever a locator names."""
-    scheme = locator.partition(":")[0]
+    scheme, _, rest = locator.partition(":")
+    if scheme == "specimens":
+        rows = enumerate(task.specimens(rest), start=1)
+        return ((f"{locator}: row {number}", row) for number, row in rows)
     if scheme in SCHEMES and not Path(locator).exists():
         return SCHEMES[scheme](locator)
     return read(Path(locator), task)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 from pydantic import Field
 
 from llmexp.config import Fraction, NonNegativeInt, PositiveInt, spec
+from llmexp.errors import UserError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -118,6 +119,10 @@ class Task:
     def check(self, model: HFModel) -> list[str]:
         """Complaints about this task on this model; no weights, no network."""
         return []
+
+    def specimens(self, split: str) -> list[Row]:
+        """A few made-up raw rows in the columns this node reads, to try it without its source."""
+        raise UserError(f"data.{split}: {type(self).__name__} has no made-up rows; give it a file")
 
     def canonical(self, raw: Row, where: str) -> Row:
         """One raw row in the task's canonical form; a UserError names the row at `where`."""

@@ -24,6 +24,11 @@ class Classification(Task):
     labels: dict[str, str] = Field(default_factory=dict)
     """Raw label -> words that describe it; prompting reads these."""
 
+    def specimens(self, split: str) -> list[Row]:
+        from llmexp.data.specimens import labelled
+
+        return labelled(self, split)
+
     def canonical(self, raw: Row, where: str) -> Row:
         from llmexp.data.formats import classification_row
 

@@ -21,6 +21,11 @@ class Instruction(Task):
     prompt: str | None = None
     """The user's turn, made of columns: "{dialogue} Summarize the dialogue." """
 
+    def specimens(self, split: str) -> list[Row]:
+        from llmexp.data.specimens import answered
+
+        return answered(self, split)
+
     def canonical(self, raw: Row, where: str) -> Row:
         from llmexp.data.formats import instruction_row
 

@@ -14,6 +14,11 @@ class LanguageModeling(Task):
 
     kind: ClassVar[str] = "language_modeling"
 
+    def specimens(self, split: str) -> list[Row]:
+        from llmexp.data.specimens import documents
+
+        return documents(self, split)
+
     def canonical(self, raw: Row, where: str) -> Row:
         from llmexp.data.formats import text_row
 
