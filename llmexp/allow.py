@@ -9,8 +9,9 @@ from __future__ import annotations
 import importlib
 import os
 import re
+from collections.abc import Iterator
 from importlib.metadata import entry_points
-from typing import Any, Iterator
+from typing import Any
 
 from llmexp.errors import UserError
 
@@ -22,6 +23,7 @@ BUILT_IN = (
     "llmexp.tracking",
     "llmexp.callbacks",
     "llmexp.debug",
+    "llmexp.sharding",
     "llmexp.sweeps",
     "pytorch_lightning.callbacks",
     "pytorch_lightning.strategies",

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmexp.job import read_config
+from llmexp.launch import is_first
 from llmexp.provenance import provenance
 from llmexp.results import write_atomic, write_result
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     import pytorch_lightning as pl
 
     from llmexp.preflight import Experiment
+    from llmexp.ranks import Ranks
     from llmexp.tasks.base import Examples
 
 
@@ -25,7 +27,9 @@ class Record:
     def __init__(self, experiment: Experiment, folder: Path):
         self.folder = folder
         self.began = time.perf_counter()
-        self.writes = int(os.environ.get("LOCAL_RANK", 0)) == 0
+        self.writes = is_first()
+        self.ranks: Ranks | None = None
+        """The other processes on this node, where this one started them."""
         config = experiment.config
         self.config = config
         self.overrides = read_config(folder)[1]["overrides"]
@@ -97,6 +101,10 @@ class Record:
     def finish(self, module: Any, data: Any, trainer: pl.Trainer) -> None:
         """Test metrics, answers, and the price of them."""
         self.result["metrics"] |= module.validation_metrics | module.test_metrics
+        prefix = getattr(data, "prefix", None)
+        if prefix is not None:
+            self.cost["prefix_seconds"] = round(prefix.seconds, 3)
+            self.cost["cache_hit"] = prefix.hit
         seconds = self.cost["fit_seconds"]
         self.cost["tokens_per_second"] = self.cost["tokens_trained"] / seconds if seconds else 0.0
         if trainer.is_global_zero:

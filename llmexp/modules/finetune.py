@@ -60,11 +60,11 @@ class FineTune(Evaluation):
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Turn summed gradients into the gradient of the update's mean."""
-        both = torch.stack([self.window_tokens.double(), self.window_loss.double()])
+        both = torch.stack([self.window_tokens.float(), self.window_loss])
         tokens, loss = update.over_ranks(both).unbind()
         # Ranks' gradients were averaged, so their sum is the average times the ranks.
         update.scale(self.parameters(), self.trainer.world_size / tokens.clamp(min=1))
-        self.update_loss = (loss / tokens.clamp(min=1)).float()
+        self.update_loss = loss / tokens.clamp(min=1)
         self.log("train/loss", self.update_loss, prog_bar=True)
         self.window_tokens.zero_()
         self.window_loss.zero_()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torchmetrics import MeanMetric, MetricCollection
+from torchmetrics import MetricCollection, SumMetric
 from torchmetrics.classification import (
     MulticlassAccuracy,
     MulticlassConfusionMatrix,
@@ -21,18 +21,21 @@ class ExampleMean(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.mean = MeanMetric(nan_strategy="disable").set_dtype(torch.float64)
+        # Not MeanMetric: torchmetrics 1.9 drops its weights where nan_strategy is "disable", and
+        # any other strategy hides a loss that is not finite.
+        self.total = SumMetric(nan_strategy="disable").set_dtype(torch.float64)
+        self.count = SumMetric(nan_strategy="disable").set_dtype(torch.float64)
 
     def update(self, loss: Loss) -> None:
-        # A batch of fillers alone has no mean; its weight is zero.
-        mean = loss.total.detach().double() / loss.count.clamp(min=1)
-        self.mean.update(mean, weight=loss.count)
+        self.total.update(loss.total.detach().double())
+        self.count.update(loss.count.double())
 
     def compute(self) -> Tensor:
-        return self.mean.compute()
+        return self.total.compute() / self.count.compute()
 
     def reset(self) -> None:
-        self.mean.reset()
+        self.total.reset()
+        self.count.reset()
 
 
 class ClassificationScores(nn.Module):

@@ -1,0 +1,55 @@
+"""What happens between backward and the optimizer's step, on whole or sharded gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed.tensor import DTensor
+from torch.nn.utils import get_total_norm
+
+
+def over_ranks(values: Tensor) -> Tensor:
+    """The sum over all processes."""
+    total = values.clone()
+    if dist.is_available() and dist.is_initialized():
+        dist.all_reduce(total)
+    return total
+
+
+def _local(tensor: Tensor) -> Tensor:
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+@torch.no_grad()
+def scale(parameters: Iterable[Tensor], factor: Tensor) -> None:
+    """Multiply every gradient by a scalar on the device."""
+    for parameter in parameters:
+        if parameter.grad is not None:
+            local = _local(parameter.grad)
+            local.mul_(factor.to(local.dtype))
+
+
+@torch.no_grad()
+def global_norm(parameters: Iterable[Tensor]) -> Tensor:
+    """The 2-norm of all gradients together, of all shards on all processes."""
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    plain = get_total_norm([g for g in gradients if not isinstance(g, DTensor)])
+    shards = [g for g in gradients if isinstance(g, DTensor)]
+    if not shards:
+        return plain
+    squares = get_total_norm([_local(g) for g in shards]).double().square()
+    dist.all_reduce(squares, group=shards[0].device_mesh.get_group())
+    return (squares + plain.to(squares).square()).sqrt().float()
+
+
+@torch.no_grad()
+def clip(parameters: list[Tensor], norm: Tensor, limit: float, algorithm: str) -> None:
+    """Lightning's two ways: shrink to a global norm, or clamp each value."""
+    if algorithm == "norm":
+        return scale(parameters, (limit / (norm + 1e-6)).clamp(max=1.0))
+    for parameter in parameters:
+        if parameter.grad is not None:
+            _local(parameter.grad).clamp_(-limit, limit)

@@ -1,0 +1,88 @@
+"""FSDP2: every process holds a shard of parameters, gradients and optimizer states."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from pytorch_lightning.strategies import ModelParallelStrategy
+from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.optim import Optimizer
+
+
+class FullyShard(ModelParallelStrategy):
+    """Shards each transformer block, then the rest, over all processes (Zhao et al. 2023).
+
+    A quantised weight is packed integers that no shard could be computed with: it is replicated
+    and left alone, and what is trained around it is sharded.
+    """
+
+    def __init__(self, process_group_backend: str | None = None):
+        super().__init__(
+            tensor_parallel_size=1,
+            save_distributed_checkpoint=False,
+            process_group_backend=process_group_backend,
+        )
+
+    def setup_environment(self) -> None:
+        # Left to itself, Lightning shards over nodes and expects tensor parallelism inside each.
+        self._data_parallel_size = self.num_nodes * self.num_processes
+        super().setup_environment()
+
+    def shard(self, net: nn.Module) -> None:
+        """Shard a network in place, once."""
+        from llmexp.architecture import blocks
+
+        if isinstance(net, FSDPModule):
+            return
+        packed = {p for p in net.parameters() if not p.is_floating_point()}
+        mesh = self.device_mesh["data_parallel"]
+        for block in blocks(net):
+            fully_shard(block, mesh=mesh, ignored_params=packed & set(block.parameters()))
+        fully_shard(net, mesh=mesh, ignored_params=packed)
+
+    def lightning_module_state_dict(self) -> dict[str, Any]:
+        """The whole values of what is trained; gathered by all, kept by the first process."""
+        assert self.lightning_module is not None
+        state = {}
+        for name, parameter in self.lightning_module.named_parameters():
+            if parameter.requires_grad:
+                value = whole(parameter.detach())
+                if self.is_global_zero:
+                    state[name] = value.cpu()
+        return state
+
+    def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
+        """The optimizer's state with whole tensors; gathered by all, kept by the first process."""
+        state = optimizer.state_dict()
+        kept = {
+            number: {name: whole(value).cpu() for name, value in values.items()}
+            for number, values in state["state"].items()
+        }
+        return {**state, "state": kept} if self.is_global_zero else {}
+
+    def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
+        """Copy whole values into the shards; `load_checkpoint` leaves none behind to copy."""
+        assert self.lightning_module is not None
+        state = checkpoint.get("state_dict", {})
+        for name, parameter in self.lightning_module.named_parameters():
+            if name in state:
+                copy_whole(state[name], parameter)
+
+
+def whole(value: Tensor) -> Tensor:
+    """The unsharded tensor; every process must ask for it."""
+    return value.full_tensor() if isinstance(value, DTensor) else value
+
+
+@torch.no_grad()
+def copy_whole(value: Tensor, parameter: Tensor) -> None:
+    """Copy a whole tensor into a perhaps sharded parameter; no communication."""
+    value = value.to(parameter.device)
+    if isinstance(parameter, DTensor):
+        mesh, placements = parameter.device_mesh, parameter.placements
+        value = distribute_tensor(value, mesh, placements, src_data_rank=None)
+    parameter.copy_(value)
