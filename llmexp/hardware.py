@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytorch_lightning as pl
 import torch
+import torch.distributed as dist
 from pytorch_lightning.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
 
 from llmexp import allow
@@ -90,3 +91,12 @@ def build_trainer(e: Experiment, context: Context, record: Record) -> pl.Trainer
     if isinstance(launcher, _SubprocessScriptLauncher):
         trainer.strategy._launcher = Ranks(launcher, record)
     return trainer
+
+
+def disband(trainer: pl.Trainer, module: Any) -> None:
+    """End the part that several processes did: the first one goes on alone, with whole weights."""
+    if hasattr(trainer.strategy, "gather"):
+        trainer.strategy.gather(module)
+    if dist.is_available() and dist.is_initialized():
+        trainer.strategy.barrier("disband")
+        dist.destroy_process_group()

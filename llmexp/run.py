@@ -11,7 +11,7 @@ import pytorch_lightning as pl
 from llmexp import console, outcome
 from llmexp.context import Context
 from llmexp.data.sources import load_examples
-from llmexp.hardware import build_trainer, check_devices, environment
+from llmexp.hardware import build_trainer, check_devices, disband, environment
 from llmexp.preflight import Experiment
 from llmexp.record import Record
 
@@ -38,11 +38,11 @@ def run(experiment: Experiment, folder: Path) -> dict[str, Any]:
         trainer = build_trainer(e, context, record)
         fit_and_test(trainer, module, data, record)
         record.finish(module, data, trainer)
-        if trainer.is_global_zero:
+        disband(trainer, module)
+        if record.writes:
             e.strategy.export(module, context)
-        trainer.strategy.barrier("exported")
         record.complete()
-    if trainer.is_global_zero:
+    if record.writes:
         console.summary(record.result, folder)
     return record.result
 
@@ -53,6 +53,7 @@ def prepare(e: Experiment, folder: Path) -> Context:
     for note in examples.notes:
         log.info(note)
     tokenizer = e.strategy.tokenizer(e.model, e.task, examples)
+    e.task.prepare(tokenizer)
     config = e.strategy.config(e.model, e.task, examples, tokenizer)
     return Context(
         strategy=e.strategy,
@@ -71,9 +72,11 @@ def prepare(e: Experiment, folder: Path) -> Context:
 
 
 def fit_and_test(trainer: pl.Trainer, module: Any, data: Any, record: Record) -> None:
-    """Train if the strategy trains, then test the best checkpoint."""
+    """Train if the strategy trains, else validate what is there; then test the best weights."""
     if module.context.strategy.trains:
         trainer.fit(module, datamodule=data, ckpt_path=record.checkpoint_to_resume())
         outcome.raise_if_stopped(trainer)
         module.restore_best(trainer)
+    else:
+        trainer.validate(module, datamodule=data, verbose=False)
     trainer.test(module, datamodule=data, verbose=False)

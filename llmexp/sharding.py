@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from pytorch_lightning.strategies import ModelParallelStrategy
+from pytorch_lightning.strategies import ModelParallelStrategy, ParallelStrategy
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
@@ -64,13 +64,36 @@ class FullyShard(ModelParallelStrategy):
         }
         return {**state, "state": kept} if self.is_global_zero else {}
 
+    def load_checkpoint(
+        self, checkpoint_path: str | Path, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        """Every process reads the whole file, then keeps its shards of it."""
+        return ParallelStrategy.load_checkpoint(self, checkpoint_path, weights_only)
+
     def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
-        """Copy whole values into the shards; `load_checkpoint` leaves none behind to copy."""
         assert self.lightning_module is not None
-        state = checkpoint.get("state_dict", {})
+        state = checkpoint["state_dict"]
         for name, parameter in self.lightning_module.named_parameters():
             if name in state:
-                copy_whole(state[name], parameter)
+                with torch.no_grad():
+                    parameter.copy_(like(state[name], parameter))
+
+    def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
+        for optimizer, state in zip(self.optimizers, checkpoint["optimizer_states"], strict=True):
+            trained = [p for group in optimizer.param_groups for p in group["params"]]
+            shards = {
+                number: {name: like(value, trained[number]) for name, value in values.items()}
+                for number, values in state["state"].items()
+            }
+            optimizer.load_state_dict({**state, "state": shards})
+
+    def gather(self, module: Any) -> None:
+        """Give the first process a whole network again: loaded anew, with what was trained."""
+        state = self.lightning_module_state_dict()
+        if self.is_global_zero:
+            context = module.context
+            module.net = context.strategy.adapt(context.strategy.load(context), context)
+            module.load_state_dict(state, strict=False)
 
 
 def whole(value: Tensor) -> Tensor:
@@ -78,11 +101,9 @@ def whole(value: Tensor) -> Tensor:
     return value.full_tensor() if isinstance(value, DTensor) else value
 
 
-@torch.no_grad()
-def copy_whole(value: Tensor, parameter: Tensor) -> None:
-    """Copy a whole tensor into a perhaps sharded parameter; no communication."""
-    value = value.to(parameter.device)
-    if isinstance(parameter, DTensor):
-        mesh, placements = parameter.device_mesh, parameter.placements
-        value = distribute_tensor(value, mesh, placements, src_data_rank=None)
-    parameter.copy_(value)
+def like(value: Tensor, parameter: Tensor) -> Tensor:
+    """A whole tensor cut as the parameter is; no communication. Counters stay as they are."""
+    if not isinstance(parameter, DTensor) or value.shape != parameter.shape:
+        return value
+    mesh, placements = parameter.device_mesh, parameter.placements
+    return distribute_tensor(value.to(parameter.device), mesh, placements, src_data_rank=None)
