@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Callable
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
@@ -67,6 +68,7 @@ def incompatibilities(e: Experiment, where: Where) -> list[str]:
     from llmexp.data.sources import quick_check
 
     found = [f"{where('model')}: {c}" for c in e.model.check()]
+    found += [f"{where('tracking')}: {c}" for c in e.tracking.check()]
     found += [f"{where('data')}: {c}" for c in quick_check(e.task)]
     found += [f"{where('data')}: {c}" for c in e.task.check(e.model)]
     if not found:

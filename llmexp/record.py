@@ -30,6 +30,9 @@ class Record:
         self.writes = is_first()
         self.ranks: Ranks | None = None
         """The other processes on this node, where this one started them."""
+        self.tracking = experiment.tracking
+        self.module: Any | None = None
+        """The tested module, once there is one."""
         config = experiment.config
         self.config = config
         self.overrides = read_config(folder)[1]["overrides"]
@@ -100,6 +103,7 @@ class Record:
 
     def finish(self, module: Any, data: Any, trainer: pl.Trainer) -> None:
         """Test metrics, answers, and the price of them."""
+        self.module = module
         self.result["metrics"] |= module.validation_metrics | module.test_metrics
         prefix = getattr(data, "prefix", None)
         if prefix is not None:
@@ -119,6 +123,8 @@ class Record:
         self.cost["total_seconds"] = round(time.perf_counter() - self.began, 3)
         self.result |= {"status": status, "reason": reason}
         self.write()
+        if self.writes:
+            self.tracking.finish(self.result, self.module)
 
 
 def count(parameter: Any) -> int:

@@ -1,10 +1,9 @@
-"""Who watches a run. Training never depends on it."""
-
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 from llmexp.config import spec
+from llmexp.tracking.base import Tracking
 
 if TYPE_CHECKING:
     from llmexp.context import Context
@@ -12,8 +11,10 @@ if TYPE_CHECKING:
 
 
 @spec
-class NoTracking:
-    """Nobody watches; `metrics.jsonl` is written all the same."""
+class CSV(Tracking):
+    """Curves in the run's `csv/metrics.csv`, a column for each key."""
 
     def logger(self, experiment: Experiment, context: Context) -> Any:
-        return False
+        from pytorch_lightning.loggers import CSVLogger
+
+        return CSVLogger(context.folder, name="csv", version="")

@@ -1,0 +1,28 @@
+from __future__ import annotations
+
+import importlib.util
+from typing import TYPE_CHECKING, Any
+
+from llmexp.config import spec
+from llmexp.tracking.base import Tracking
+
+if TYPE_CHECKING:
+    from llmexp.context import Context
+    from llmexp.preflight import Experiment
+
+
+@spec
+class TensorBoard(Tracking):
+    """Curves in the run's `tensorboard/`; look at them with: tensorboard --logdir outputs"""
+
+    def check(self) -> list[str]:
+        if importlib.util.find_spec("tensorboard") is None:
+            return ["tracking: needs the package tensorboard; pip install tensorboard"]
+        return []
+
+    def logger(self, experiment: Experiment, context: Context) -> Any:
+        from pytorch_lightning.loggers import TensorBoardLogger
+
+        return TensorBoardLogger(
+            context.folder, name="tensorboard", version="", default_hp_metric=False
+        )
