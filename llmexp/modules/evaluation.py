@@ -35,6 +35,12 @@ class Evaluation(pl.LightningModule):
         self.validations: dict[int, dict[str, float]] = {}
         """Validation metrics by optimizer step."""
 
+    def configure_model(self) -> None:
+        """Shard the network where Lightning's strategy is one that shards."""
+        strategy = self.trainer.strategy
+        if hasattr(strategy, "shard"):
+            strategy.shard(self.net)
+
     def loss(self, batch: Batch) -> Loss:
         raise NotImplementedError
 
@@ -44,6 +50,22 @@ class Evaluation(pl.LightningModule):
         if not rows:
             return []
         return self.task.answers(self.net, rows, loss, self.context.tokenizer, self.labels)
+
+    def written(self) -> list[Row]:
+        """This process's share of the answers that are generated."""
+        test = self.context.examples.test
+        asked = range(min(self.task.samples(), len(test)))
+        mine = asked[self.global_rank :: self.trainer.world_size]
+        # Sharded weights are gathered in step: then every process has to write every answer.
+        together = asked if hasattr(self.net, "unshard") else mine
+        if not together:
+            return []
+        if hasattr(self.net, "unshard"):
+            self.net.unshard()
+        rows = [test[i] for i in together]
+        found = self.task.written(self.net, rows, self.context.tokenizer)
+        pairs = zip(together, found, strict=True)
+        return [{"index": i, **answer} for i, answer in pairs if i in mine]
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:
         self.validation_scores.update(self.loss(batch))
@@ -62,6 +84,7 @@ class Evaluation(pl.LightningModule):
         self.answers += [{"index": i, **a} for i, a in zip(indices, found, strict=False)]
 
     def on_test_epoch_end(self) -> None:
+        self.answers += self.written()
         self.answers = sorted(self._from_all_ranks(self.answers), key=lambda a: a["index"])
         scores = self.test_scores.compute() | self.task.answer_scores(self.answers)
         self.test_metrics = {f"test/{name}": v for name, v in scores.items()}

@@ -11,6 +11,8 @@ from llmexp.config import Fraction, NonNegativeInt, PositiveInt, spec
 from llmexp.errors import UserError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from torch import Tensor, nn
     from transformers import PreTrainedTokenizerBase
 
@@ -46,6 +48,8 @@ class Loss(NamedTuple):
     """At the supervised positions: [count, classes or vocabulary]."""
     labels: Tensor
     """Their labels: [count]."""
+    text_bytes: Tensor | None = None
+    """UTF-8 bytes that the supervised positions of each row spell, where the task counts them."""
 
 
 @spec
@@ -86,6 +90,8 @@ class Task:
     """
 
     kind: ClassVar[str] = "task"
+    predictor: ClassVar[str] = ""
+    """What loads a network trained on this task (a key of `llmexp.predict.PREDICTORS`)."""
 
     train: str
     validation: str | None = None
@@ -127,6 +133,13 @@ class Task:
     def canonical(self, raw: Row, where: str) -> Row:
         """One raw row in the task's canonical form; a UserError names the row at `where`."""
         raise NotImplementedError
+
+    def texts(self, rows: list[Row]) -> Iterator[str]:
+        """What the rows say, for a tokenizer to be trained on."""
+        return (row[name] for row in rows for name in ("text", "text_pair") if name in row)
+
+    def prepare(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        """Set on the tokenizer what the task needs and its saved copy should carry."""
 
     def auto_class(self) -> Any:
         """The transformers Auto class of a network trained on this task."""
@@ -171,6 +184,16 @@ class Task:
         labels: list[str],
     ) -> list[Row]:
         """For each test row: input, reference, prediction and scores, as in predictions.jsonl."""
+        raise NotImplementedError
+
+    def samples(self) -> int:
+        """How many of the first test rows get a generated answer; the rest is `answers`' part."""
+        return 0
+
+    def written(
+        self, net: Any, rows: list[Row], tokenizer: PreTrainedTokenizerBase
+    ) -> list[Row]:
+        """Answers that are generated, one for each row."""
         raise NotImplementedError
 
     def answer_scores(self, answers: list[Row]) -> dict[str, float]:

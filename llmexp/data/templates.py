@@ -1,0 +1,154 @@
+"""Conversations as text and as tokens, with the turns that are to be learned marked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from llmexp.errors import UserError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+FOLDER = Path(__file__).parents[1] / "templates"
+NAMES = tuple(sorted(path.stem for path in FOLDER.glob("*.jinja")))
+# A private-use character: templates trim and split text, but leave it alone.
+PROBE = "\ue000"
+Messages = list[dict[str, str]]
+
+
+def install(tokenizer: PreTrainedTokenizerBase, template: str) -> None:
+    """Make `template` the tokenizer's own, so that whoever loads it renders as in training.
+
+    `auto` keeps the one the tokenizer has. A name or file gets the tokenizer's BOS in front where
+    the tokenizer itself puts one: ids are always made without special tokens of their own.
+    """
+    if template == "auto":
+        if tokenizer.chat_template is not None:
+            return
+        template = "alpaca"
+    path = FOLDER / f"{template}.jinja" if template in NAMES else Path(template)
+    source = path.read_text(encoding="utf-8")
+    if "<|im_end|>" in source and "<|im_end|>" not in tokenizer.get_vocab():
+        raise UserError(
+            f"data.template: {template} needs a tokenizer with the token <|im_end|>, and this one "
+            "has none; use data.template=alpaca or data.template=plain"
+        )
+    if adds_bos(tokenizer) and "bos_token" not in source:
+        source = "{{- bos_token }}" + source
+    tokenizer.chat_template = source
+
+
+def adds_bos(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether the tokenizer puts BOS before a text by itself."""
+    bos = tokenizer.bos_token_id
+    return bos is not None and tokenizer("a")["input_ids"][:1] == [bos]
+
+
+class Template:
+    """The template of a tokenizer, and how it ends an assistant's turn."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase):
+        if not tokenizer.is_fast:
+            raise UserError(
+                f"model: {type(tokenizer).__name__} tells no character offsets, which answers "
+                "are found by; use a checkpoint that has a tokenizer.json"
+            )
+        self.tokenizer = tokenizer
+        self.terminator = self._terminator()
+        if self.terminator is None and tokenizer.eos_token_id is None:
+            raise UserError("model: this tokenizer has no end-of-text token to end an answer with")
+
+    def render(self, messages: Messages, prompt: bool = False) -> str:
+        """The conversation as text; with `prompt`, opened for the assistant's next turn."""
+        from jinja2 import TemplateError
+
+        try:
+            return str(
+                self.tokenizer.apply_chat_template(
+                    messages, tokenize=False, add_generation_prompt=prompt
+                )
+            )
+        except TemplateError as error:
+            raise UserError(
+                f"data.template: the template refuses a conversation ({error}); "
+                "try data.template=alpaca"
+            ) from error
+
+    def stop_ids(self) -> list[int]:
+        """Any of these ends an answer."""
+        ids = [self.tokenizer.eos_token_id]
+        if self.terminator is not None:
+            ids.append(self.tokenizer.convert_tokens_to_ids(self.terminator))
+        return sorted({int(i) for i in ids if i is not None})
+
+    def answer_spans(self, messages: Messages, text: str) -> list[tuple[int, int]]:
+        """From where to where in the rendered `text` each assistant turn lies, terminator too."""
+        spans: list[tuple[int, int]] = []
+        for i, message in enumerate(messages):
+            if message["role"] == "assistant":
+                after = spans[-1][1] if spans else 0
+                start = self._start(messages[:i], message["content"], text, after)
+                spans.append((start, self._end(message["content"], text, start)))
+        return spans
+
+    def encode(self, messages: Messages) -> tuple[list[int], list[list[bool]]]:
+        """Token ids of a conversation, and for each assistant turn a mask of its tokens.
+
+        Where the template does not end a turn with a special token, EOS is put at the very end.
+        """
+        text = self.render(messages)
+        spans = self.answer_spans(messages, text)
+        text = text[: spans[-1][1]]
+        encoded = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        ids, offsets = list(encoded["input_ids"]), encoded["offset_mapping"]
+        turns = [[a < end and b > start for a, b in offsets] for start, end in spans]
+        if self.terminator is None:
+            ids.append(int(self.tokenizer.eos_token_id))
+            turns = [[*turn, False] for turn in turns]
+            turns[-1][-1] = True
+        return ids, turns
+
+    def prompt_ids(self, messages: Messages) -> list[int]:
+        """Token ids that ask for the assistant's next turn."""
+        text = self.render(messages, prompt=True)
+        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def _terminator(self) -> str | None:
+        """The special token that follows an assistant's words, if the template writes one."""
+        turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": PROBE}]
+        tail = self.render(turns).rpartition(PROBE)[2].lstrip()
+        known = {token.content for token in self.tokenizer.added_tokens_decoder.values()}
+        ends = [token for token in known if tail.startswith(token)]
+        return max(ends, key=len) if ends else None
+
+    def _start(self, before: Messages, content: str, text: str, after: int) -> int:
+        """Right behind the prompt that would ask for this turn, so training meets generation."""
+        prompt = self.render(before, prompt=True) if before else ""
+        if prompt and text.startswith(prompt):
+            return len(prompt)
+        # Some templates write the prompt or earlier turns otherwise than the whole conversation.
+        found = text.find(content.strip(), after)
+        if found < 0:
+            raise UserError(
+                "data.template: the template changes an answer so that it cannot be found in the "
+                f"rendered text: {content.strip()[:60]!r}; try data.template=alpaca"
+            )
+        return found
+
+    def _end(self, content: str, text: str, start: int) -> int:
+        if self.terminator is None:
+            # rindex would find a later turn's; the answer follows its prompt.
+            return text.index(content.strip(), start) + len(content.strip())
+        end = start
+        for _ in range(content.count(self.terminator) + 1):
+            end = text.index(self.terminator, end) + len(self.terminator)
+        return end
+
+
+def check_template(template: str) -> list[str]:
+    """Complaints about a template's name or file."""
+    if template in ("auto", *NAMES) or Path(template).is_file():
+        return []
+    known = ", ".join(("auto", *NAMES))
+    return [f"data.template: {template!r} is neither one of {known} nor a file"]

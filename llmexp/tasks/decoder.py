@@ -1,0 +1,73 @@
+"""What the tasks of a language model share: the loss at supervised tokens, and generation."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from llmexp.config import spec
+from llmexp.tasks.base import Batch, Loss, Row, Task
+from llmexp.tasks.generation import Generation
+
+if TYPE_CHECKING:
+    from torch import nn
+    from transformers import PreTrainedTokenizerBase
+
+    from llmexp.models import HFModel
+
+
+@spec
+class DecoderTask(Task):
+    """Rows whose `labels[t]` is the token that position t must predict, or IGNORE."""
+
+    generation: Generation = Generation()
+
+    def check(self, model: HFModel) -> list[str]:
+        if model.is_decoder() is False:
+            return [
+                f"data: {self.kind} needs a decoder (a causal language model) and {model.path} is "
+                "an encoder; use model=gpt2, model=smollm2_135m or model=local "
+                "model.path=FOLDER, or strategy=from_scratch model=tiny_llama"
+            ]
+        return []
+
+    def auto_class(self) -> Any:
+        from transformers import AutoModelForCausalLM
+
+        return AutoModelForCausalLM
+
+    def collate(self, rows: list[Row], pad_id: int) -> Batch:
+        from llmexp.data.batches import pad, pad_labels
+
+        batch = pad(rows, pad_id)
+        batch["labels"] = pad_labels(rows, batch["input_ids"].shape[1])
+        return batch
+
+    def loss(self, net: nn.Module, batch: Batch) -> Loss:
+        from llmexp.tasks.token_loss import token_loss
+
+        return token_loss(net, batch)
+
+    def scores(self, labels: list[str]) -> nn.Module:
+        from llmexp.tasks.token_scores import TokenScores
+
+        return TokenScores()
+
+    def answers(
+        self,
+        net: Any,
+        rows: list[Row],
+        loss: Loss,
+        tokenizer: PreTrainedTokenizerBase,
+        labels: list[str],
+    ) -> list[Row]:
+        """None from the logits of a batch: `written` gives them."""
+        return []
+
+    def samples(self) -> int:
+        return self.generation.examples
+
+    def longest(self, net: Any) -> int:
+        """How many tokens a prompt and its answer may have together."""
+        config = net.config.get_text_config()
+        limit = getattr(config, "max_position_embeddings", None)
+        return limit if isinstance(limit, int) else self.max_length or 512
