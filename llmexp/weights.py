@@ -1,0 +1,47 @@
+"""A hash of what a network computes: its weights, and the config that says how they are used."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+import transformers
+from torch import Tensor, nn
+
+# Config fields that change no hidden state of a network in eval mode.
+IRRELEVANT = {
+    "_name_or_path",
+    "architectures",
+    "id2label",
+    "label2id",
+    "num_labels",
+    "problem_type",
+    "tie_word_embeddings",
+    "use_cache",
+}
+
+
+def fingerprint(modules: Iterable[nn.Module], config: Any) -> str:
+    """sha256 over parameters, buffers and config; equal weights under equal names are equal."""
+    found = hashlib.sha256()
+    facts = {
+        name: value
+        for name, value in config.to_dict().items()
+        if name not in IRRELEVANT and "drop" not in name
+    }
+    found.update(json.dumps(facts, sort_keys=True, default=str).encode())
+    found.update(transformers.__version__.encode())
+    for module in modules:
+        found.update(type(module).__name__.encode())
+        for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
+            found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            found.update(_bytes(tensor))
+    return found.hexdigest()
+
+
+def _bytes(tensor: Tensor) -> Any:
+    flat = tensor.detach().cpu().contiguous().reshape(-1)
+    return flat.view(torch.uint8).numpy().data if flat.numel() else b""
