@@ -1,0 +1,1 @@
+"""The LightningModules that ask a pretrained network and train nothing."""
