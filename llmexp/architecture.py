@@ -62,9 +62,31 @@ def empty_network(context: Context) -> nn.Module:
         return context.task.auto_class().from_config(context.config)
 
 
-def linear_names(net: nn.Module) -> set[str]:
-    """The last part of the name of every linear layer of the backbone."""
+def linear_paths(net: nn.Module) -> list[str]:
+    """Full names of the linear layers of the backbone; those of a head are left out."""
     from transformers.pytorch_utils import Conv1D
 
-    kinds = (nn.Linear, Conv1D)
-    return {n.rpartition(".")[2] for n, m in backbone(net).named_modules() if isinstance(m, kinds)}
+    body = {id(m) for m in backbone(net).modules()}
+    found = [n for n, m in net.named_modules() if isinstance(m, (nn.Linear, Conv1D)) and id(m) in body]
+    output = net.get_output_embeddings() if hasattr(net, "get_output_embeddings") else None
+    return [n for n in found if net.get_submodule(n) is not output]
+
+
+def is_conv1d(module: nn.Module) -> bool:
+    """Whether a layer keeps its weight transposed, as GPT-2 does."""
+    from transformers.pytorch_utils import Conv1D
+
+    return isinstance(module, Conv1D)
+
+
+def block_of(net: nn.Module, path: str) -> int | None:
+    """The number of the block that holds the module at `path`, bottom is 0; None outside."""
+    stack = blocks(net)
+    prefix = next(n for n, m in net.named_modules() if m is stack) + "."
+    return int(path.removeprefix(prefix).split(".")[0]) if path.startswith(prefix) else None
+
+
+def new_modules(net: Any) -> list[str]:
+    """Names of the modules with a parameter that the checkpoint did not hold."""
+    names = getattr(unwrapped(net), "missing_keys", [])
+    return sorted({name.rpartition(".")[0] for name in names})

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 import pytorch_lightning as pl
 import torch
 import torch.distributed as dist
+from pytorch_lightning.accelerators import CUDAAccelerator
 from pytorch_lightning.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
 
-from llmexp import allow
+from llmexp import allow, quiet
 from llmexp.errors import UserError
 from llmexp.ranks import Ranks
 
@@ -52,10 +53,7 @@ def environment(e: Experiment) -> None:
     warnings.filterwarnings("ignore", message=".*in eval mode at the start of training.*")
     warnings.filterwarnings("ignore", message=".*`isinstance.treespec, LeafSpec.*")
     warnings.filterwarnings("ignore", message=".*lr_scheduler.step.* before .*optimizer.step.*")
-    from transformers.utils import logging as hf_logging
-
-    hf_logging.set_verbosity_error()
-    hf_logging.disable_progress_bar()
+    quiet.libraries()
 
 
 def instantiate(node: Any) -> Any:
@@ -70,27 +68,41 @@ def instantiate(node: Any) -> Any:
 
 def build_trainer(e: Experiment, context: Context, record: Record) -> pl.Trainer:
     """Lightning's Trainer for this experiment."""
-    from llmexp.callbacks.cost import Cost
-    from llmexp.callbacks.metrics_file import MetricsFile
-    from llmexp.callbacks.progress import progress
-
-    callbacks = [instantiate(node) for node in e.config.callbacks.values() if node is not None]
-    if not context.strategy.trains:
-        callbacks = [c for c in callbacks if not isinstance(c, pl.callbacks.Checkpoint)]
-    own = [Cost(record), MetricsFile(context.folder), progress()]
     trainer = pl.Trainer(
         **instantiate(e.config.trainer),
         **instantiate(e.config.hardware),
-        callbacks=[*callbacks, *own],
-        logger=e.tracking.logger(e, context),
+        **observers(e, context, record),
         default_root_dir=str(context.folder),
         # Our samplers know their rank: every row once, none padded in (Lightning #7929).
         use_distributed_sampler=False,
     )
+    if isinstance(trainer.accelerator, CUDAAccelerator):
+        torch.set_float32_matmul_precision("high")
     launcher = trainer.strategy.launcher
     if isinstance(launcher, _SubprocessScriptLauncher):
         trainer.strategy._launcher = Ranks(launcher, record)
     return trainer
+
+
+def observers(e: Experiment, context: Context, record: Record) -> dict[str, Any]:
+    """The callbacks of the experiment, our own after them, and the tracker's logger."""
+    from llmexp.callbacks.cost import Cost
+    from llmexp.callbacks.curves import Curves
+    from llmexp.callbacks.metrics_file import MetricsFile
+    from llmexp.callbacks.progress import progress
+    from llmexp.callbacks.stop import Stop
+
+    named = [instantiate(node) for node in e.config.callbacks.values() if node is not None]
+    if not context.strategy.trains:
+        named = [c for c in named if not isinstance(c, pl.callbacks.Checkpoint)]
+    own = [Curves(), MetricsFile(context.folder), progress(), Cost(record), Stop(record.signals)]
+    return {
+        "callbacks": [*named, *own],
+        "logger": e.tracking.logger(e, context),
+        "enable_progress_bar": False,
+        # Lightning adds a checkpoint of its own where it is given none.
+        "enable_checkpointing": any(isinstance(c, pl.callbacks.Checkpoint) for c in named),
+    }
 
 
 def disband(trainer: pl.Trainer, module: Any) -> None:

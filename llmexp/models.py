@@ -11,6 +11,7 @@ from pydantic import Field
 
 from llmexp.config import Fraction, PositiveInt, spec
 from llmexp.errors import UserError
+from llmexp.quantization import exact
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -148,19 +149,30 @@ class HFModel:
         return tokenizer
 
     def load(self, auto_class: Any, config: PretrainedConfig, **more: Any) -> PreTrainedModel:
-        """The pretrained network."""
+        """The pretrained network; `net.missing_keys` names what the checkpoint did not hold."""
         import torch
 
         dtype = "auto" if self.dtype == "auto" else getattr(torch, self.dtype)
         with explained(self):
-            return auto_class.from_pretrained(
+            net, report = auto_class.from_pretrained(
                 self.location(),
                 config=config,
                 dtype=more.pop("dtype", dtype),
                 attn_implementation=self.attention,
+                output_loading_info=True,
                 **self._shared(),
                 **more,
             )
+        net.missing_keys = sorted(report["missing_keys"])
+        return self._checkpointed(exact(net))
+
+    def _checkpointed(self, net: PreTrainedModel) -> PreTrainedModel:
+        """Activations are computed again in the backward pass where that was asked for."""
+        if self.gradient_checkpointing:
+            # Not re-entrant: then gradients reach adapters though no input requires one.
+            net.activation_checkpointing_enable({"use_reentrant": False})
+            net.config.get_text_config().use_cache = False
+        return net
 
     def random(self, auto_class: Any, config: PretrainedConfig) -> PreTrainedModel:
         """The same architecture with random weights."""
@@ -169,7 +181,8 @@ class HFModel:
         net = auto_class.from_config(
             config, attn_implementation=self.attention, trust_remote_code=self.trust_remote_code
         )
-        return net if self.dtype == "auto" else net.to(getattr(torch, self.dtype))
+        net = net if self.dtype == "auto" else net.to(getattr(torch, self.dtype))
+        return self._checkpointed(net)
 
     def longest(self, config: PretrainedConfig) -> int:
         """The longest input it reads, in tokens."""
@@ -192,7 +205,7 @@ class explained:  # noqa: N801  (reads as a verb: `with explained(model):`)
         return None
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        from huggingface_hub.errors import HFValidationError, HfHubHTTPError
+        from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
         if not isinstance(error, (OSError, HfHubHTTPError, HFValidationError)):
             return

@@ -12,6 +12,7 @@ from llmexp.job import read_config
 from llmexp.launch import is_first
 from llmexp.provenance import provenance
 from llmexp.results import write_atomic, write_result
+from llmexp.signals import Signals
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
@@ -31,6 +32,7 @@ class Record:
         self.ranks: Ranks | None = None
         """The other processes on this node, where this one started them."""
         self.tracking = experiment.tracking
+        self.signals = Signals()
         self.module: Any | None = None
         """The tested module, once there is one."""
         config = experiment.config
@@ -56,6 +58,7 @@ class Record:
             "model": config.choices.model,
             "data": config.choices.data,
             "seed": config.seed,
+            "overrides": self.overrides,
             "metrics": {},
             "baseline": {},
             "cost": self.cost,

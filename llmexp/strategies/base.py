@@ -69,4 +69,4 @@ class Strategy:
         """Write `model/`: a Hugging Face or PEFT folder with tokenizer and card."""
         from llmexp.export import export_network
 
-        export_network(module.net, context)
+        export_network(module, context)

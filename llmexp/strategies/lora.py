@@ -27,7 +27,7 @@ class LoRA(Strategy):
     alpha: Annotated[float, Field(gt=0, strict=True)]
     dropout: Fraction
     target_modules: Literal["all-linear"] | list[str]
-    """`all-linear` is every linear layer of the backbone; else module names (their last part)."""
+    """`all-linear` is every linear layer of the backbone; else the ends of module names."""
     rslora: bool
     """Scale by alpha / sqrt(rank) (Kalajdzievski 2023)."""
     dora: bool
@@ -35,22 +35,30 @@ class LoRA(Strategy):
     layers: PositiveInt | None
     """Adapters on the top blocks only, this many; null puts them on all."""
     merge: bool
-    """Also export the adapters merged into the unquantised base."""
+    """Also export the adapters merged into the unquantised base, as `model-merged/`."""
 
     def check(self, model: HFModel, task: Task, config: RunConfig) -> list[str]:
         found = Strategy.check(self, model, task, config)
         if self.target_modules == []:
             found.append("strategy.target_modules: names no module; try all-linear")
+        if model.quantized():
+            found += self.quantized_complaints(model.facts()["quantization_config"])
         return found
 
     def check_targets(self, context: Context) -> None:
         """Every name must match a linear layer: peft reports only when none does."""
-        from llmexp.architecture import empty_network, linear_names
+        from llmexp.architecture import empty_network, linear_paths
 
+        quantization = getattr(context.config, "quantization_config", None)
+        if quantization is not None:
+            for complaint in self.quantized_complaints(quantization):
+                raise UserError(complaint)
+        self.targets(context)
         if self.target_modules == "all-linear":
             return
-        known = linear_names(empty_network(context))
-        missing = [n for n in self.target_modules if n not in known]
+        paths = linear_paths(empty_network(context))
+        known = {path.rpartition(".")[2] for path in paths}
+        missing = [n for n in self.target_modules if not any(_ends(path, n) for path in paths)]
         if missing:
             raise UserError(
                 f"strategy.target_modules: {', '.join(missing)} "
@@ -59,32 +67,71 @@ class LoRA(Strategy):
                 f"{did_you_mean(missing[0], known)}"
             )
 
+    def quantized_complaints(self, quantization: Any) -> list[str]:
+        """Why adapters cannot be put on a checkpoint that is quantised already."""
+        from llmexp.quantization import complaints
+
+        found = complaints(quantization)
+        if self.merge:
+            found.append(
+                "strategy.merge: this checkpoint is quantised, so there is no unquantised base to "
+                "merge into; leave strategy.merge=false"
+            )
+        return found
+
+    def targets(self, context: Context) -> list[str]:
+        """Full names of the layers that get an adapter."""
+        from llmexp.architecture import block_of, blocks, empty_network, linear_paths
+
+        net = empty_network(context)
+        paths = linear_paths(net)
+        if self.target_modules != "all-linear":
+            paths = [p for p in paths if any(_ends(p, name) for name in self.target_modules)]
+        if self.layers is None:
+            return paths
+        count = len(blocks(net))
+        if self.layers > count:
+            raise UserError(
+                f"strategy.layers: {self.layers} is more than the {count} blocks of "
+                f"{context.model.path}"
+            )
+        lowest = count - self.layers
+        where = {path: block_of(net, path) for path in paths}
+        return [path for path, at in where.items() if at is not None and at >= lowest]
+
     def adapt(self, net: nn.Module, context: Context) -> nn.Module:
         from peft import get_peft_model
 
         return get_peft_model(net, self.peft_config(net, context))
 
     def peft_config(self, net: nn.Module, context: Context) -> LoraConfig:
-        """The adapters for this network; a new head is trained whole beside them."""
+        """The adapters for this network; what the checkpoint lacks is trained whole beside them."""
         from peft import LoraConfig, TaskType
 
-        from llmexp.architecture import block_count, new_head_names
+        from llmexp.architecture import is_conv1d, new_head_names, new_modules
 
-        blocks = block_count(net)
-        where: dict[str, Any] = {}
-        if self.layers is not None:
-            if self.layers > blocks:
-                raise UserError(f"strategy.layers: {self.layers} is more than its {blocks} blocks")
-            where["layers_to_transform"] = list(range(blocks - self.layers, blocks))
         head = new_head_names(net)
+        whole = [*head, *(name for name in new_modules(net) if name.split(".")[0] not in head)]
+        targets = [path for path in self.targets(context) if path not in whole]
         return LoraConfig(
             task_type=TaskType.SEQ_CLS if head else TaskType.CAUSAL_LM,
             r=self.rank,
             lora_alpha=self.alpha,
             lora_dropout=self.dropout,
-            target_modules=self.target_modules,
-            modules_to_save=head or None,
+            target_modules=targets,
+            modules_to_save=whole or None,
             use_rslora=self.rslora,
             use_dora=self.dora,
-            **where,
+            fan_in_fan_out=is_conv1d(net.get_submodule(targets[0])),
         )
+
+    def export(self, module: Any, context: Context) -> None:
+        from llmexp.export import export_adapters, export_merged
+
+        export_adapters(module, context)
+        if self.merge:
+            export_merged(module, context)
+
+
+def _ends(path: str, name: str) -> bool:
+    return path == name or path.endswith(f".{name}")

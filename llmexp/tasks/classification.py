@@ -20,6 +20,7 @@ class Classification(Task):
     """Rows of `text` (perhaps `text_pair`) and `label`."""
 
     kind: ClassVar[str] = "classification"
+    predictor: ClassVar[str] = "classifier"
 
     labels: dict[str, str] = Field(default_factory=dict)
     """Raw label -> words that describe it; prompting reads these."""

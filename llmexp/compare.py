@@ -1,0 +1,81 @@
+"""`llmexp compare PATH...`: runs side by side, quality beside cost, best first."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from llmexp import comparison, comparison_text
+from llmexp.errors import UserError
+from llmexp.results import FILE
+
+Result = dict[str, Any]
+
+
+def main(argv: list[str]) -> int:
+    """Print the comparison of every run below the paths; returns the exit code."""
+    args = _parser().parse_args(argv)
+    results = [result for path in args.paths for result in find(Path(path))]
+    if not results:
+        raise UserError(f"there is no run ({FILE}) below {', '.join(args.paths)}")
+    groups = comparison.groups(results, args.metric)
+    if args.csv:
+        print(comparison_text.csv_text(groups), end="")
+    elif args.markdown:
+        print(comparison_text.markdown_text(groups), end="")
+    else:
+        _print(groups)
+    return 0
+
+
+def table(results: list[Result], metric: str | None = None) -> None:
+    """Print results as `llmexp compare` does, one table for each test set."""
+    _print(comparison.groups(results, metric))
+
+
+def find(path: Path) -> list[Result]:
+    """Every result at or below a path, each with its `folder`; hidden folders are left out."""
+    if not path.exists():
+        raise UserError(f"there is no {path}")
+    files = [path] if path.is_file() else sorted(path.rglob(FILE))
+    shown = [f for f in files if not any(p.startswith(".") for p in f.relative_to(path).parts)]
+    return [result for file in shown if (result := _read(file)) is not None]
+
+
+def _read(file: Path) -> Result | None:
+    try:
+        result = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{file} is not valid JSON: {error}") from error
+    # Other programs write files of this name too.
+    if not isinstance(result, dict) or "status" not in result:
+        return None
+    return {**result, "folder": str(file.parent)}
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="llmexp compare", description="Runs side by side, quality and cost, best first."
+    )
+    parser.add_argument("paths", nargs="+", help="run folders, or folders that hold some")
+    parser.add_argument("--metric", metavar="KEY", help="what best means, such as test/f1_macro")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--csv", action="store_true", help="every column, for other programs")
+    form.add_argument("--markdown", action="store_true", help="a table for a document")
+    return parser
+
+
+def _print(groups: Iterable[comparison.Group]) -> None:
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    groups = list(groups)
+    if len(groups) > 1:
+        console.print(comparison.why_apart(groups), soft_wrap=True, markup=False)
+    for group in groups:
+        console.print(comparison_text.rich_table(group))
+        for line in comparison.footnotes(group):
+            console.print(line, soft_wrap=True, markup=False)

@@ -1,0 +1,220 @@
+"""Which runs can be compared, in which order, and what of them is shown."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from llmexp.errors import UserError, did_you_mean
+
+Result = dict[str, Any]
+
+# Quality, most telling first; the first that runs have decides the order.
+METRICS = (
+    "test/accuracy",
+    "test/perplexity",
+    "test/f1_macro",
+    "test/rouge_l",
+    "test/bits_per_byte",
+    "test/exact_match",
+    "test/loss",
+)
+# Columns of metrics; one less for each of model and seed, so that 80 characters are enough.
+SHOWN = 3
+LOWER_IS_BETTER = ("loss", "perplexity", "bits_per_byte")
+# Per token of one tokenizer: other tokens, other numbers.
+PER_TOKEN = ("loss", "perplexity", "token_accuracy")
+CHOICES = ("strategy", "model", "data", "seed", "name", "resume")
+UNMEASURED = ("hydra", "tracking", "tags")
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs of one task on the same test rows, the completed ones best first."""
+
+    task: str
+    fingerprint: str
+    metric: str
+    runs: list[Result]
+    unfinished: list[Result]
+
+    def names(self, key: str) -> list[Any]:
+        """The distinct values of a key, in order of appearance."""
+        return list(dict.fromkeys(run.get(key) for run in [*self.runs, *self.unfinished]))
+
+    def metrics(self) -> list[str]:
+        """The metrics that get a column: what decides, then what else is telling."""
+        there = {name for run in self.runs for name in run["metrics"]}
+        found = [self.metric, *(m for m in METRICS if m in there and m != self.metric)]
+        return found[: SHOWN - len(self.varying())]
+
+    def varying(self) -> list[str]:
+        """Which of model and seed differ between the runs, and so need a column."""
+        return [name for name in ("model", "seed") if len(self.names(name)) > 1]
+
+
+def lower_is_better(metric: str) -> bool:
+    return metric.rpartition("/")[2] in LOWER_IS_BETTER
+
+
+def groups(results: Iterable[Result], metric: str | None = None) -> list[Group]:
+    """Runs apart by task and test rows: numbers of different tests do not compare."""
+    apart: dict[tuple[str, str], list[Result]] = {}
+    for result in results:
+        key = (str(result.get("task", "")), test_fingerprint(result))
+        apart.setdefault(key, []).append(result)
+    known = {name for result in results for name in result.get("metrics", {})}
+    if metric is not None and known and metric not in known:
+        tests = [name for name in known if name.startswith("test/")]
+        raise UserError(f"--metric: no run has {metric}; {did_you_mean(metric, tests)}")
+    made = [_group(*key, members, metric) for key, members in apart.items()]
+    return sorted(made, key=lambda group: not group.runs)
+
+
+def _group(task: str, fingerprint: str, members: list[Result], metric: str | None) -> Group:
+    completed = [r for r in members if r["status"] == "completed"]
+    there = Counter(name for run in completed for name in run["metrics"])
+    chosen = metric or max(METRICS, key=lambda name: there[name])
+
+    def rank(run: Result) -> tuple[bool, float, float]:
+        return *order(run["metrics"], chosen), run["cost"]["total_seconds"]
+
+    unfinished = [r for r in members if r["status"] != "completed"]
+    return Group(task, fingerprint, chosen, sorted(completed, key=rank), unfinished)
+
+
+def test_fingerprint(result: Result) -> str:
+    return str(result.get("fingerprint", {}).get("test", ""))
+
+
+def changed(group: Group) -> list[str]:
+    """For each run the overrides that tell it from the others and have no column of their own."""
+    said = [[o for o in run.get("overrides", []) if not _is_shown(o)] for run in group.runs]
+    everywhere = set(said[0]).intersection(*said) if said else set()
+    return [" ".join(o for o in each if o not in everywhere) for each in said]
+
+
+def _is_shown(override: str) -> bool:
+    """Whether an override has a column of its own, or changes nothing that is measured."""
+    key = override.lstrip("+~").partition("=")[0]
+    return key in CHOICES or key.split(".")[0] in UNMEASURED
+
+
+def columns(group: Group) -> list[str]:
+    """Titles, in order; a fact that all runs share stands in the title instead."""
+    titles = ["strategy"]
+    titles += group.varying()
+    titles += [name.removeprefix("test/") for name in group.metrics()]
+    return [*titles, "train s", "total s", "trained", "memory"]
+
+
+def rows(group: Group) -> list[list[str]]:
+    """One row a run, best first, with the baseline where its quality puts it."""
+    made = [(run["metrics"], _cells(group, run, extra)) for run, extra in zip_changed(group)]
+    made += [(reference, _baseline_cells(group, reference)) for reference in _baselines(group)]
+    return [cells for _, cells in sorted(made, key=lambda pair: order(pair[0], group.metric))]
+
+
+def order(metrics: dict[str, Any], metric: str) -> tuple[bool, float]:
+    """Best first; what was not measured comes last."""
+    value = metrics.get(metric)
+    sign = 1 if lower_is_better(metric) else -1
+    return value is None, sign * (value or 0.0)
+
+
+def zip_changed(group: Group) -> Iterable[tuple[Result, str]]:
+    return zip(group.runs, changed(group), strict=True)
+
+
+def _cells(group: Group, run: Result, extra: str) -> list[str]:
+    cost = run["cost"]
+    cells = [f"{run['strategy']} {extra}".strip()]
+    cells += [str(run[name]) for name in group.varying()]
+    cells += [number(run["metrics"].get(name)) for name in group.metrics()]
+    # Features that were computed before cost what they cost then: a warm cache is not free.
+    training = cost["fit_seconds"] + cost.get("prefix_seconds", 0.0)
+    cells += [seconds(training), seconds(cost["total_seconds"])]
+    return [*cells, short(cost["trainable_parameters"]), memory(cost["peak_memory_mb"])]
+
+
+def _baselines(group: Group) -> list[dict[str, Any]]:
+    found: dict[Any, dict[str, Any]] = {}
+    for run in group.runs:
+        baseline = run.get("baseline", {})
+        if any(name in baseline for name in group.metrics()):
+            found.setdefault(baseline.get(group.metric), baseline)
+    return list(found.values())
+
+
+def _baseline_cells(group: Group, baseline: dict[str, Any]) -> list[str]:
+    blank = [""] * len(group.varying())
+    values = [number(baseline.get(name)) for name in group.metrics()]
+    return ["(baseline)", *blank, *values, "", "", "", ""]
+
+
+def title(group: Group) -> str:
+    """What all runs of a group share."""
+    test = next((r["examples"].get("test") for r in group.runs if r.get("examples")), None)
+    parts = [", ".join(str(n) for n in group.names("data")), group.task.replace("_", " ")]
+    if test:
+        parts.append(f"{test} test rows")
+    shared = [key for key in ("model", "seed") if key not in group.varying()]
+    parts += [f"{key} {group.names(key)[0]}" for key in shared]
+    return ", ".join(parts)
+
+
+def why_apart(found: list[Group]) -> str:
+    tables = sum(1 for group in found if group.runs)
+    if tables < 2:
+        return ""
+    return (
+        f"{tables} tables: these runs pose different tasks or were tested on different rows "
+        "(by fingerprint), so their numbers do not compare."
+    )
+
+
+def footnotes(group: Group) -> list[str]:
+    """What a reader must know beside the numbers."""
+    lines = []
+    named = [m for m in group.metrics() if m.rpartition("/")[2] in PER_TOKEN]
+    if named and "model" in group.varying() and not has_labels(group):
+        lines.append("loss and perplexity are per token: models with other tokenizers differ.")
+    if group.runs and "folder" in group.runs[0]:
+        lines.append(f"best: {group.runs[0]['folder']}")
+    for run in group.unfinished:
+        reason = f": {run['reason']}" if run.get("reason") else ""
+        who = f"{run.get('strategy', '?')} {run.get('model', '?')} seed {run.get('seed', '?')}"
+        lines.append(f"{run['status']}: {who}{reason}" + at(run))
+    return lines
+
+
+def at(run: Result) -> str:
+    return f" ({run['folder']})" if "folder" in run else ""
+
+
+def has_labels(group: Group) -> bool:
+    return any("test/accuracy" in run["metrics"] for run in group.runs)
+
+
+def number(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.4f}" if abs(value) < 100 else f"{value:.4g}"
+
+
+def seconds(value: float) -> str:
+    return f"{value:.1f}" if value < 1000 else f"{value:,.0f}"
+
+
+def short(count: int) -> str:
+    """A count in three digits: 341k, 22.7M, 7.24B."""
+    for size, letter in ((10**9, "B"), (10**6, "M"), (10**3, "k")):
+        if count >= size:
+            return f"{count / size:.3g}{letter}"
+    return str(count)
+
+
+def memory(megabytes: float) -> str:
+    return f"{megabytes / 1024:.1f} GB" if megabytes >= 1024 else f"{megabytes:.0f} MB"
