@@ -46,12 +46,16 @@ def environment(e: Experiment) -> None:
     """Process-wide settings that belong to a run: threads of the tokenizer, noise of libraries."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
-    logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
+    for name in ("pytorch_lightning.utilities.rank_zero", "lightning_fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     # The loaders hold tokens in memory; workers are a setting, not advice.
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     # Frozen parts are meant to be in eval mode.
     warnings.filterwarnings("ignore", message=".*in eval mode at the start of training.*")
     warnings.filterwarnings("ignore", message=".*`isinstance.treespec, LeafSpec.*")
+    # Our metrics are over all processes already.
+    warnings.filterwarnings("ignore", message=".*sync_dist=True.*")
+    warnings.filterwarnings("ignore", message=".*smaller than the logging interval.*")
     warnings.filterwarnings("ignore", message=".*lr_scheduler.step.* before .*optimizer.step.*")
     quiet.libraries()
 

@@ -7,8 +7,8 @@ rank sees the same config and Hydra is never asked to compose twice (Lightning #
 from __future__ import annotations
 
 import os
-import signal
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +17,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from llmexp.errors import ConfigError, UserError
+from llmexp.launch import end_with_parent, is_first
 from llmexp.results import EXIT_CODES, is_finished, read_result
 
 CONFIG = "config.yaml"
@@ -95,6 +96,7 @@ def main(argv: list[str]) -> int:
 
     if len(argv) != 1:
         raise UserError("usage: llmexp job FOLDER")
+    end_with_parent()
     folder = Path(argv[0]).resolve()
     tree, launch = read_config(folder)
     fresh = not (folder / "result.json").exists()
@@ -104,7 +106,7 @@ def main(argv: list[str]) -> int:
 
         result = run(experiment, folder)
     except UserError:
-        if fresh and not launch["sweep"] and int(os.environ.get("LOCAL_RANK", 0)) == 0:
+        if fresh and not launch["sweep"] and is_first():
             _discard(folder)
         raise
     return EXIT_CODES[result["status"]]

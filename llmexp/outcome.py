@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Iterator
+from typing import TYPE_CHECKING
 
 from llmexp.errors import Diverged, UserError
 
 if TYPE_CHECKING:
-    import pytorch_lightning as pl
-
     from llmexp.record import Record
 
 
-class Stopped(Exception):
-    """The run was asked to stop; `status` is interrupted or preempted."""
+class Stopped(BaseException):
+    """The run was asked to stop; `status` is interrupted or preempted.
+
+    No `Exception`: it is raised from a signal handler, anywhere, and no library may swallow it.
+    """
 
     def __init__(self, status: str, reason: str):
         self.status = status
@@ -37,11 +39,11 @@ def recorded(record: Record) -> Iterator[None]:
         _close(record, "interrupted", "stopped by Ctrl-C")
     except (MemoryError, RuntimeError) as error:
         if not _is_out_of_memory(error):
-            record.close("failed", f"{type(error).__name__}: {error}")
+            record.fail(error)
             raise
         _close(record, "out_of_memory", _memory_advice(record))
     except Exception as error:
-        record.close("failed", f"{type(error).__name__}: {error}")
+        record.fail(error)
         raise
 
 
@@ -58,14 +60,6 @@ def exit_code(status: str) -> int:
     from llmexp.results import EXIT_CODES
 
     return EXIT_CODES[status]
-
-
-def raise_if_stopped(trainer: pl.Trainer) -> None:
-    """Lightning swallows Ctrl-C and SIGTERM inside `fit`; turn them back into a status."""
-    if getattr(trainer, "received_sigterm", False):
-        raise Stopped("preempted", "received SIGTERM")
-    if trainer.interrupted:
-        raise Stopped("interrupted", "stopped by Ctrl-C")
 
 
 def _is_out_of_memory(error: BaseException) -> bool:

@@ -21,7 +21,14 @@ if TYPE_CHECKING:
 Where = Callable[[str], str]
 GROUPS = ("strategy", "model", "data", "optim", "tracking")
 # Computed by the run itself, so naming them in YAML would have no effect.
-TRAINER_OWN = {"callbacks", "logger", "default_root_dir", "enable_progress_bar"}
+TRAINER_OWN = {
+    "callbacks",
+    "logger",
+    "default_root_dir",
+    "enable_progress_bar",
+    "enable_checkpointing",
+    "use_distributed_sampler",
+}
 
 
 @dataclass(frozen=True)

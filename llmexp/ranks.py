@@ -86,6 +86,11 @@ class Ranks(_SubprocessScriptLauncher):
                 return f"process {rank} {how}" + (f": {said[-1][:300]}" if said and code > 0 else "")
         return None
 
+    def forget(self) -> None:
+        """Remove the logs of a run that went well."""
+        for rank in range(1, self.num_processes):
+            log_of(self.record.folder, rank).unlink(missing_ok=True)
+
 
 def log_of(folder: Path, rank: int) -> Path:
     return folder / f"rank_{rank}.log"

@@ -118,6 +118,11 @@ class Record:
             lines = [json.dumps(a, ensure_ascii=False) for a in module.answers]
             write_atomic(self.folder / "predictions.jsonl", "\n".join(lines) + "\n")
 
+    def fail(self, error: Exception) -> None:
+        """An error nobody planned for; that of a lost process says more than its echo here."""
+        lost = self.ranks.lost() if self.ranks is not None else None
+        self.close("failed", lost or f"{type(error).__name__}: {error}")
+
     def complete(self) -> None:
         self.close("completed", None)
 
@@ -125,6 +130,8 @@ class Record:
         """Write the final state of the run, whatever it is."""
         self.cost["total_seconds"] = round(time.perf_counter() - self.began, 3)
         self.result |= {"status": status, "reason": reason}
+        if self.ranks is not None and status == "completed":
+            self.ranks.forget()
         self.write()
         if self.writes:
             self.tracking.finish(self.result, self.module)

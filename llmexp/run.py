@@ -25,7 +25,7 @@ def run(experiment: Experiment, folder: Path) -> dict[str, Any]:
     environment(e)
     pl.seed_everything(e.config.seed, workers=True, verbose=False)
     record = Record(e, folder)
-    with outcome.recorded(record):
+    with outcome.recorded(record), record.signals:
         record.start()
         context = prepare(e, folder)
         record.data(context.examples)
@@ -75,7 +75,6 @@ def fit_and_test(trainer: pl.Trainer, module: Any, data: Any, record: Record) ->
     """Train if the strategy trains, else validate what is there; then test the best weights."""
     if module.context.strategy.trains:
         trainer.fit(module, datamodule=data, ckpt_path=record.checkpoint_to_resume())
-        outcome.raise_if_stopped(trainer)
         module.restore_best(trainer)
     else:
         trainer.validate(module, datamodule=data, verbose=False)

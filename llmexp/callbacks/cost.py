@@ -13,24 +13,50 @@ if TYPE_CHECKING:
 
 
 class Cost(pl.Callback):
-    """Measures what training costs: seconds, real tokens, peak memory."""
+    """What training costs: seconds, real tokens over all processes, peak memory.
+
+    `fit_seconds` is the training loop with its validations, without start-up, saving and testing.
+    `peak_memory_mb` is the largest of any GPU; on a CPU the processes share one machine's memory,
+    so their peaks add up.
+    """
 
     def __init__(self, record: Record):
         self.record = record
-        self.began = 0.0
+        self.began: float | None = None
 
-    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if torch.cuda.is_available():
             torch.cuda.reset_peak_memory_stats()
-        self.began = time.perf_counter()
+        self.began = time.perf_counter() - saving_seconds(trainer)
 
-    def on_fit_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        self.record.cost["fit_seconds"] += round(time.perf_counter() - self.began, 3)
+    def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
         tokens = torch.tensor(pl_module.tokens_trained, device=pl_module.device)
-        self.record.cost["tokens_trained"] = int(trainer.strategy.reduce(tokens, reduce_op="sum"))
+        self._note(trainer, int(trainer.strategy.reduce(tokens, reduce_op="sum")))
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: Any, exception: BaseException) -> None:
+        # The others may be gone: count what this process knows.
+        self._note(trainer, getattr(pl_module, "tokens_trained", 0) * trainer.world_size)
+
+    def _note(self, trainer: pl.Trainer, tokens: int) -> None:
+        if self.began is None:
+            return
+        seconds = time.perf_counter() - self.began - saving_seconds(trainer)
+        self.began = None
+        cost = self.record.cost
+        cost["fit_seconds"] = round(cost["fit_seconds"] + seconds, 3)
+        cost["tokens_trained"] = tokens
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self.record.cost["peak_memory_mb"] = round(peak_memory_mb(), 1)
+        peak = torch.tensor(peak_memory_mb(), device=pl_module.device)
+        how = "max" if torch.cuda.is_available() else "sum"
+        self.record.cost["peak_memory_mb"] = round(float(trainer.strategy.reduce(peak, reduce_op=how)), 1)
+
+
+def saving_seconds(trainer: pl.Trainer) -> float:
+    """What the checkpoints took so far."""
+    return sum(getattr(keeper, "saving_seconds", 0.0) for keeper in trainer.checkpoint_callbacks)
 
 
 def peak_memory_mb() -> float:
@@ -40,3 +66,8 @@ def peak_memory_mb() -> float:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     # Linux counts kibibytes, macOS bytes.
     return peak / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def memory_mb() -> float:
+    """What is held now: on a GPU what is allocated, on a CPU the peak so far, in MiB."""
+    return torch.cuda.memory_allocated() / 2**20 if torch.cuda.is_available() else peak_memory_mb()

@@ -1,0 +1,27 @@
+from __future__ import annotations
+
+from typing import Literal
+
+import pytorch_lightning as pl
+from pytorch_lightning import callbacks
+
+
+class EarlyStopping(callbacks.EarlyStopping):
+    """Stops once `monitor` has not improved for `patience` validations; null never stops."""
+
+    def __init__(
+        self,
+        monitor: str = "val/loss",
+        patience: int | None = None,
+        mode: Literal["min", "max"] = "min",
+        min_delta: float = 0.0,
+    ):
+        super().__init__(monitor, min_delta, 1 if patience is None else patience, mode=mode)
+        self.active = patience is not None
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self.active:
+            super().on_validation_end(trainer, pl_module)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Judged after validations, never in between."""
