@@ -1,4 +1,4 @@
-"""What may be put on pooled features: a linear layer, an MLP, or a named scikit-learn classifier."""
+"""What may be put on pooled features: a linear layer, an MLP, a named scikit-learn classifier."""
 
 from __future__ import annotations
 

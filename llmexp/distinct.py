@@ -25,6 +25,12 @@ def inputs(row: Row) -> tuple[tuple[int, ...], ...]:
     )
 
 
+def cut(row: Row, at: int) -> Row:
+    """The row with one token only: the first (0) or the last (-1)."""
+    n = len(row["input_ids"])
+    return {k: [v[at]] if isinstance(v, list) and len(v) == n else v for k, v in row.items()}
+
+
 class Distinct:
     """Rows with equal inputs, once each, numbered in the order in which they first come."""
 

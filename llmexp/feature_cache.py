@@ -26,7 +26,7 @@ GB = 10**9
 
 @dataclass(frozen=True)
 class Entry:
-    """States of one split: [positions, width], what computing them cost, and whether it was spared."""
+    """States of one split [positions, width], what computing them cost, and if it was spared."""
 
     states: Tensor
     seconds: float

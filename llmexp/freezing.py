@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import takewhile
 from typing import Any
 
 from torch import nn
@@ -78,6 +79,24 @@ def untie(net: Any) -> None:
 def rest(net: nn.Module) -> None:
     """Put every module without a trained parameter into eval mode: frozen parts do not drop out."""
     for module in net.modules():
-        parameters = list(module.parameters())
-        if parameters and not any(p.requires_grad for p in parameters):
+        if has_parameters(module) and not is_trained(module):
             module.eval()
+    if frozen_blocks(net):
+        # A dropout between embeddings and blocks (GPT-2's) has no parameter to tell by.
+        for module in beside_blocks(net)[0]:
+            module.eval()
+
+
+def frozen_blocks(net: Any) -> list[nn.Module]:
+    """The blocks below the lowest trained parameter, bottom first; [] where that is below them."""
+    try:
+        below, stack = beside_blocks(net)[0], blocks(net)
+    except UserError:
+        return []
+    if any(is_trained(module) for module in below) or not is_trained(net):
+        return []
+    return list(takewhile(lambda block: not is_trained(block), stack))
+
+
+def is_trained(module: nn.Module) -> bool:
+    return any(p.requires_grad for p in module.parameters())

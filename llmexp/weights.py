@@ -39,6 +39,10 @@ def fingerprint(modules: Iterable[nn.Module], config: Any) -> str:
         for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
             found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
             found.update(_bytes(tensor))
+            # What bitsandbytes packs into a parameter means nothing without its scales.
+            packed = getattr(tensor, "quant_state", None)
+            for part in packed.as_dict(packed=True).values() if packed is not None else ():
+                found.update(_bytes(part))
     return found.hexdigest()
 
 

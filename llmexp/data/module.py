@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ from torch.utils.data import DataLoader
 
 from llmexp.data.batches import EvaluationBatches, TokenRows, UpdateBatches
 from llmexp.errors import UserError
-from llmexp.tasks.base import Encoded
+from llmexp.tasks.base import Batch, Encoded, Row
 
 if TYPE_CHECKING:
     from llmexp.context import Context
@@ -41,15 +42,18 @@ class TokenData(pl.LightningDataModule):
                 )
 
     def _loader(self, name: str, sampler: UpdateBatches | EvaluationBatches) -> DataLoader:
-        collate = partial(self.context.task.collate, pad_id=self.context.pad_id)
         workers = self.context.task.num_workers
         return DataLoader(
             TokenRows(self.encoded[name].rows),
             batch_sampler=sampler,
-            collate_fn=collate,
+            collate_fn=self.collate(name),
             num_workers=workers,
             persistent_workers=workers > 0,
         )
+
+    def collate(self, name: str) -> Callable[[list[Row]], Batch]:
+        """What makes a batch of rows of this split."""
+        return partial(self.context.task.collate, pad_id=self.context.pad_id)
 
     def lengths(self, name: str) -> list[int]:
         return [len(row["input_ids"]) for row in self.encoded[name].rows]

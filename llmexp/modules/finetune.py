@@ -8,10 +8,11 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
-from llmexp.freezing import rest
+from llmexp.freezing import frozen_blocks, rest
 from llmexp.modules import update
 from llmexp.modules.evaluation import Evaluation
 from llmexp.modules.guard import Guard
+from llmexp.prefix import standing_in
 from llmexp.tasks.base import Batch, Loss
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ class FineTune(Evaluation):
         self.register_buffer("window_loss", torch.zeros(()), persistent=False)
         self.tokens_trained = 0
         self.guard = Guard()
+        self.frozen = frozen_blocks(net)
         # transformers loads in eval mode and Lightning keeps what it finds: dropout would be off.
         self.train()
 
@@ -46,7 +48,8 @@ class FineTune(Evaluation):
         return self
 
     def loss(self, batch: Batch) -> Loss:
-        return self.task.loss(self.net, batch)
+        with standing_in(self.frozen, batch.get("hidden")):
+            return self.task.loss(self.net, batch)
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         loss = self.loss(batch)

@@ -55,9 +55,10 @@ class Strategy:
         return net
 
     def data(self, context: Context, net: nn.Module) -> pl.LightningDataModule:
-        from llmexp.data.module import TokenData
+        """Batches of tokens, with a frozen prefix's states computed once where there is one."""
+        from llmexp.data.prefix import token_data
 
-        return TokenData(context, context.accumulate)
+        return token_data(context, net)
 
     def module(self, net: nn.Module, context: Context) -> Any:
         """The LightningModule: it has `test_metrics` and `answers` after a test."""

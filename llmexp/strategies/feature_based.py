@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @spec
 class FeatureBased(Strategy):
-    """Pooled states of the last layer, then a classifier of one's choice (Devlin et al. 2019, 5.3)."""
+    """Pooled last hidden states, then a classifier of one's choice (Devlin et al. 2019, 5.3)."""
 
     pooling: Pooling | None
     """null is what the model's YAML calls natural."""

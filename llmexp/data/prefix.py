@@ -1,0 +1,194 @@
+"""Token batches that carry the states of the frozen prefix, computed once for each distinct row."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from itertools import accumulate
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from llmexp.data.features import PrefixCost
+from llmexp.data.module import TokenData
+from llmexp.distinct import Distinct, cut
+from llmexp.feature_cache import Entry, FeatureCache, digest, size_of
+from llmexp.freezing import beside_blocks, frozen_blocks
+from llmexp.prefix import evaluating, kept, proven, states_of
+from llmexp.tasks.base import Batch, Row
+from llmexp.weights import fingerprint
+
+if TYPE_CHECKING:
+    from llmexp.context import Context
+
+log = logging.getLogger("llmexp")
+# Raise it whenever a change of this module or of `llmexp.prefix` changes the states.
+VERSION = 1
+Collate = Callable[[list[Row]], Batch]
+
+
+def token_data(context: Context, net: Any) -> TokenData:
+    """Batches of tokens, with stored states where blocks are frozen below all that is trained."""
+    if context.cache.enabled and frozen_blocks(net):
+        return PrefixData(context, net)
+    return TokenData(context, context.accumulate)
+
+
+class PrefixData(TokenData):
+    """`hidden` [B, T, H] in every batch where it is proven to change nothing; else tokens alone."""
+
+    def __init__(self, context: Context, net: Any):
+        super().__init__(context, context.accumulate)
+        self.net = net
+        self.frozen = frozen_blocks(net)
+        self.distinct: dict[str, Distinct] = {}
+        self.stored: dict[str, Stored] = {}
+        self.prefix = PrefixCost(hit=False)
+
+    def setup(self, stage: str) -> None:
+        """Tokenise every split and find or compute the states of its rows."""
+        super().setup(stage)
+        if self.distinct:
+            return
+        self.distinct = {name: Distinct(e.rows) for name, e in self.encoded.items()}
+        why = self._refusal()
+        if why is None:
+            self._store()
+        else:
+            note = f"the {len(self.frozen)} frozen blocks run in every step: {why}"
+            log.info(note)
+            self.context.examples.notes.append(note)
+
+    def collate(self, name: str) -> Collate:
+        plain = super().collate(name)
+        return CollateStored(plain, self.stored[name]) if name in self.stored else plain
+
+    def _refusal(self) -> str | None:
+        """Why nothing is stored, or None; decides which positions are."""
+        if self.trainer is not None and hasattr(self.trainer.strategy, "shard"):
+            return "their weights are spread over devices"
+        if self.trainer is not None and self.net.device != self.trainer.strategy.root_device:
+            self.net.to(self.trainer.strategy.root_device)
+        where = self._positions()
+        if where is None:
+            return f"stored states are not proven to be equal for {type(self.frozen[-1]).__name__}"
+        (self.at,) = where
+        self.cache = FeatureCache(self.context.cache)
+        total = sum(size_of(self._shape(d), self._dtype()) for d in self.distinct.values())
+        return self.cache.refusal(total)
+
+    def _positions(self) -> tuple[int | None] | None:
+        """(0,) or (-1,) where one position is all that is read, (None,) for all; None: unproven."""
+        rows = _specimens(self.distinct["train"])
+        pad_id, task = self.context.pad_id, self.context.task
+        whole = self._moved(task.collate(rows, pad_id))
+        candidates: list[int | None] = [None]
+        if all(isinstance(row["labels"], int) for row in rows):
+            # A row that holds the pad id is read elsewhere by networks that look for it.
+            odd = any(pad_id in r["input_ids"] for d in self.distinct.values() for r in d.rows)
+            candidates = [0, None] if odd else [0, -1, None]
+        for at in candidates:
+            read = (
+                whole
+                if at is None
+                else self._moved(task.collate([cut(r, at) for r in rows], pad_id))
+            )
+            if proven(self.net, self.frozen, task, whole, read, at):
+                return (at,)
+        return None
+
+    def _moved(self, batch: Batch) -> Batch:
+        device = self.net.device
+        return {k: v.to(device) if isinstance(v, Tensor) else v for k, v in batch.items()}
+
+    def _dtype(self) -> torch.dtype:
+        dtype: torch.dtype = self.net.dtype
+        return dtype
+
+    def _shape(self, distinct: Distinct) -> tuple[int, int]:
+        positions = sum(1 if self.at is not None else len(r["input_ids"]) for r in distinct.rows)
+        return positions, self.net.config.get_text_config().hidden_size
+
+    def _store(self) -> None:
+        self.prefix.hit = True
+        config, below = self.net.config, beside_blocks(self.net)[0]
+        weights = fingerprint([*below, *self.frozen], config)
+        for name, distinct in self.distinct.items():
+            entry = self._entry(distinct, weights)
+            self.prefix.add(entry.seconds, entry.hit)
+            self.stored[name] = Stored(distinct, entry.states, self.at)
+        log.info(
+            f"{len(self.frozen)} frozen blocks ran once for each row: "
+            f"{self.prefix.seconds:.1f} s{', in an earlier run' if self.prefix.hit else ''}"
+        )
+
+    def _entry(self, distinct: Distinct, weights: str) -> Entry:
+        key = digest(
+            {
+                "version": VERSION,
+                "weights": weights,
+                "blocks": len(self.frozen),
+                "tokens": distinct.fingerprint(),
+                "max_length": self.context.max_length,
+                "position": self.at,
+                "dtype": str(self._dtype()),
+                "task": self.context.task.kind,
+            }
+        )
+        return self.cache.entry(
+            key, self._shape(distinct), self._dtype(), lambda out: self._compute(distinct, out)
+        )
+
+    @torch.inference_mode()
+    def _compute(self, distinct: Distinct, out: Tensor) -> None:
+        """Write the states of every distinct row into `out` [positions, H]."""
+        starts = Stored(distinct, out, self.at).starts
+        with evaluating(self.net):
+            for numbers in distinct.batches(self.net.device.type):
+                rows = [distinct.rows[i] for i in numbers]
+                batch = self._moved(self.context.task.collate(rows, self.context.pad_id))
+                hidden = states_of(self.net, self.frozen, self.context.task, batch)
+                if self.at is not None:
+                    hidden = kept(hidden, batch, self.at)
+                hidden = hidden.to(out.device)
+                for states, i, row in zip(hidden, numbers, rows, strict=True):
+                    n = 1 if self.at is not None else len(row["input_ids"])
+                    out[starts[i] : starts[i] + n] = states[:n]
+
+
+class Stored:
+    """States of the distinct rows of one split, end to end: real tokens only."""
+
+    def __init__(self, distinct: Distinct, states: Tensor, at: int | None):
+        self.distinct, self.states, self.at = distinct, states, at
+        sizes = [1 if at is not None else len(row["input_ids"]) for row in distinct.rows]
+        self.starts = [0, *accumulate(sizes)]
+
+    def batch(self, rows: list[Row]) -> Tensor:
+        """Right-padded states [B, T, H] of these rows; T is 1 where one position is kept."""
+        numbers = [self.distinct.number(row) for row in rows]
+        if self.at is not None:
+            return self.states[numbers][:, None]
+        parts = [self.states[self.starts[i] : self.starts[i + 1]] for i in numbers]
+        return nn.utils.rnn.pad_sequence(parts, batch_first=True)
+
+
+class CollateStored:
+    """The task's batch, cut to the position that is kept, with the stored states."""
+
+    def __init__(self, collate: Collate, stored: Stored):
+        self.plain, self.stored = collate, stored
+
+    def __call__(self, rows: list[Row]) -> Batch:
+        at = self.stored.at
+        batch = self.plain(rows if at is None else [cut(row, at) for row in rows])
+        batch["tokens"] = sum(len(row["input_ids"]) for row in rows if row["index"] >= 0)
+        batch["hidden"] = self.stored.batch(rows)
+        return batch
+
+
+def _specimens(distinct: Distinct) -> list[Row]:
+    """A few rows of different lengths."""
+    order = sorted(distinct.rows, key=lambda row: len(row["input_ids"]))
+    return [order[k * (len(order) - 1) // 3] for k in range(4)]
