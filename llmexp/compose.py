@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 import secrets
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any, Iterator
+from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
@@ -15,6 +16,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -32,16 +34,23 @@ def conf_dir() -> Path:
     return inside if inside.is_dir() else PACKAGE.parent / "conf"
 
 
+# Optional groups, in the order of run.yaml's defaults list.
+LATE = ("sweep", "experiment", "debug")
 # Nodes whose keys a spec or a signature checks by name: better than Hydra can, because a class
 # knows every key it takes and a YAML only those that somebody wrote.
 CHECKED = ("strategy", "model", "data", "optim", "trainer", "hardware", "callbacks", "tracking")
 
 
 def open_keys(overrides: list[str]) -> list[str]:
-    """Let `model.dropout=0` set a key that the YAML does not spell out, without Hydra's `+`."""
+    """Let `model.dropout=0` set a key that the YAML does not spell out, without Hydra's `+`.
+
+    And let `+experiment=X` mean `experiment=X`: appended, it would come after debug.
+    """
     opened = []
     for line in overrides:
         key = line.partition("=")[0]
+        if key.startswith("+") and key[1:] in LATE:
+            line, key = line[1:], key[1:]
         group, dot, _ = key.partition(".")
         opened.append(f"++{line}" if dot and group in CHECKED else line)
     return opened
@@ -72,7 +81,7 @@ class Composed:
 
     def _files(self, group: str, option: str | None) -> Iterator[Path]:
         choices = self.hydra["runtime"]["choices"]
-        late = [(g, choices.get(g)) for g in ("experiment", "sweep", "debug")]
+        late = [(g, choices.get(g)) for g in reversed(LATE)]
         for folder, name in [*late, (group, option)]:
             for root in self.search if name else ():
                 if (root / folder / f"{name}.yaml").is_file():
@@ -92,10 +101,10 @@ def compose_jobs(
         fixed = [o for o in parsed if not (multirun and o.is_sweep_override())]
         base = _compose_one(config_name, [str(o.input_line) for o in fixed], search)
         params = base.hydra.get("sweeper", {}).get("params") or {}
-        sweeping = multirun or base.hydra.get("mode") == "MULTIRUN"
+        sweeping = multirun or base.hydra.get("mode") == RunMode.MULTIRUN
         if not sweeping:
             return [base]
-        lines = [*overrides, *(f"{k}={v}" for k, v in params.items())]
+        lines = [*(f"{k}={v}" for k, v in params.items()), *overrides]
         batches = BasicSweeper.split_arguments(_parse(lines), max_batch_size=None)
         return [_compose_one(config_name, list(job), search) for batch in batches for job in batch]
 

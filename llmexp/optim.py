@@ -12,6 +12,14 @@ if TYPE_CHECKING:
     import torch
 
 
+# Our schedule -> transformers' name for it, and the argument that says where it ends.
+SCHEDULES = {
+    "linear": ("polynomial", ("lr_end",)),
+    "cosine": ("cosine_with_min_lr", ("min_lr",)),
+    "constant": ("constant_with_warmup", ()),
+}
+
+
 @spec
 class AdamW:
     """AdamW with decoupled decay (Loshchilov & Hutter 2019), on whole or 8-bit states."""
@@ -24,6 +32,8 @@ class AdamW:
     warmup: NonNegativeInt | Annotated[float, Field(ge=0, le=1, strict=True)]
     """An int is steps, a float is a fraction of all steps."""
     schedule: Literal["linear", "cosine", "constant"]
+    final_learning_rate: NonNegativeFloat = 0.0
+    """Where linear and cosine schedules end."""
     states: Literal["full", "8bit", "paged_8bit"]
     """8-bit states need bitsandbytes; paged ones move to host memory under pressure on a GPU."""
 
@@ -37,12 +47,13 @@ class AdamW:
         from transformers import get_scheduler
 
         optimizer = self._optimizer(self.groups(net))
-        name = "constant_with_warmup" if self.schedule == "constant" else self.schedule
+        name, settings = SCHEDULES[self.schedule]
         schedule = get_scheduler(
             name,
             optimizer,
             num_warmup_steps=self.warmup_steps(total_steps),
             num_training_steps=total_steps,
+            scheduler_specific_kwargs={k: self.final_learning_rate for k in settings},
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 

@@ -55,8 +55,8 @@ def char(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerBase:
     kept = sorted(counts, key=lambda c: (-counts[c], c))[: max(0, vocab_size - 3)]
     vocabulary = {name: i for i, name in enumerate([EOS, PAD, UNK, *sorted(kept)])}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=UNK))
-    # (?s) lets the dot take a line break too.
-    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("(?s)."), behavior="isolated")
+    # A dot would leave line breaks out, and this engine has no (?s).
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), behavior="isolated")
     tokenizer.decoder = decoders.Fuse()
     return _fast(tokenizer)
 
