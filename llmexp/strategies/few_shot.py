@@ -42,7 +42,8 @@ class FewShot(Prompting):
     def check_targets(self, context: Context) -> None:
         chosen = self.exemplars(context)
         if chosen.nearest is not None:
-            said = f"the {self.k} of each class that are nearest to the query"
+            each = " of each class" if context.examples.labels else ""
+            said = f"for each query the {self.k} nearest{each} in train"
         else:
             rows = ", ".join(map(str, chosen.indices[:SHOWN]))
             more = len(chosen.indices) - SHOWN

@@ -9,6 +9,7 @@ from pydantic import Field
 from llmexp.config import RunConfig, spec
 from llmexp.exemplars import Exemplars
 from llmexp.prompts import template_complaints
+from llmexp.quantization import NEEDS, complaints, method
 from llmexp.strategies.base import Strategy
 from llmexp.tasks.classification import Classification
 
@@ -39,6 +40,8 @@ class Prompting(Strategy):
 
     def check(self, model: HFModel, task: Task, config: RunConfig) -> list[str]:
         found = Strategy.check(self, model, task, config)
+        if model.quantized():
+            found += quantized_complaints(model.facts()["quantization_config"])
         if self.hypothesis is not None and "{label}" not in self.hypothesis:
             found.append("strategy.hypothesis: must hold {label}; null embeds its words alone")
         if self.prompt is None:
@@ -69,18 +72,24 @@ class Prompting(Strategy):
         return net.requires_grad_(False).eval()
 
     def module(self, net: nn.Module, context: Context) -> Any:
-        from llmexp.modules.prompting.generation import Generation
+        from llmexp.modules.prompting.generation import Generation, ShownGeneration
         from llmexp.modules.prompting.likelihood import LabelLikelihood
         from llmexp.modules.prompting.nearest import NearestLabel
 
-        if not isinstance(context.task, Classification):
-            return Generation(net, context, self.exemplars(context))
-        kind = LabelLikelihood if generates(context) else NearestLabel
-        return kind(net, context, self, self.exemplars(context))
+        exemplars = self.exemplars(context)
+        if isinstance(context.task, Classification):
+            kind = LabelLikelihood if generates(context) else NearestLabel
+            return kind(net, context, self, exemplars)
+        return (ShownGeneration if exemplars.rows else Generation)(net, context, exemplars)
 
     def export(self, module: Any, context: Context) -> None:
         """`llmexp.json` names the base model and all that the answers were made of."""
         module.export()
+
+
+def quantized_complaints(quantization: dict[str, Any]) -> list[str]:
+    """What this machine lacks to run a checkpoint that is quantised already."""
+    return complaints(quantization) if method(quantization) in NEEDS else []
 
 
 def generates(context: Context) -> bool:

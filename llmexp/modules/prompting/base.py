@@ -65,14 +65,3 @@ def load_tensors(folder: Path) -> dict[str, Tensor]:
 
     file = folder / TENSORS
     return load_file(file) if file.is_file() else {}
-
-
-def load_base(facts: dict[str, Any], auto_class: Any) -> Any:
-    """The pretrained network that was asked, on the best device there is."""
-    import torch
-
-    from llmexp.predictors import recorded_base
-
-    model = recorded_base(facts)
-    net: Any = model.load(auto_class, model.config())
-    return net.to("cuda" if torch.cuda.is_available() else "cpu").eval()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from llmexp.architecture import backbone
 from llmexp.data.batches import pad
+from llmexp.exemplars import nearest
 from llmexp.pooling import Pooling, pool
 from llmexp.tasks.base import Row
 
@@ -35,3 +37,26 @@ def embed_rows(net: Any, encoded: list[Row], how: Pooling, batch_size: int, pad_
     rows = torch.empty_like(sorted_rows)
     rows[torch.tensor(order, device=device)] = sorted_rows
     return rows
+
+
+@dataclass
+class Neighbours:
+    """Train rows as unit vectors [N, H] of class labels [N]; finds those to show for a query."""
+
+    # A causal model's last state knows the whole text, yet mostly says which token comes next.
+    pooling: ClassVar[Pooling] = "mean"
+
+    pool: Tensor
+    labels: Tensor
+    classes: int
+    k: int
+
+    def shown(self, net: Any, batch: dict[str, Any]) -> list[list[int]]:
+        """For each row of a batch its k nearest rows of each class, the most similar last."""
+        return self.positions(embed(net, batch, self.pooling))
+
+    def positions(self, query: Tensor) -> list[list[int]]:
+        """The same for unit vectors [B, H]."""
+        found = nearest(query, self.pool, self.labels, self.classes, self.k).flatten(1)  # [B, C*k]
+        similarity = torch.einsum("bh,bnh->bn", query, self.pool[found])
+        return found.gather(1, similarity.argsort(dim=1)).tolist()

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from llmexp.exemplars import Exemplars, nearest
-from llmexp.modules.prompting.base import Asked, load_base, load_tensors, shown
-from llmexp.modules.prompting.embedding import embed, embed_rows
+from llmexp.exemplars import Exemplars
+from llmexp.modules.prompting.base import Asked, load_tensors, shown
+from llmexp.modules.prompting.embedding import Neighbours, embed_rows
 from llmexp.modules.prompting.nearest import label_loss, scored
 from llmexp.modules.prompting.scorer import ContinuationScorer
 from llmexp.prompts import DEFAULT, LabelPrompts, Prompt, verbalised
@@ -22,25 +22,6 @@ from llmexp.tasks.classification import Classification
 if TYPE_CHECKING:
     from llmexp.context import Context
     from llmexp.strategies.prompting import Prompting
-
-# A causal model's last state knows the whole text, yet its mean compares better by meaning.
-POOLING = "mean"
-
-
-@dataclass
-class Neighbours:
-    """Train rows as unit vectors; finds those to show for each query."""
-
-    pool: Tensor
-    labels: Tensor
-    classes: int
-    k: int
-
-    def positions(self, query: Tensor) -> list[list[int]]:
-        """For each query [B, H] its k nearest rows of each class, the most similar last."""
-        found = nearest(query, self.pool, self.labels, self.classes, self.k).flatten(1)  # [B, C*k]
-        similarity = torch.einsum("bh,bnh->bn", query, self.pool[found])
-        return found.gather(1, similarity.argsort(dim=1)).tolist()
 
 
 @dataclass
@@ -57,7 +38,7 @@ class Asker:
         """For each row of a batch the positions of the examples it is shown, in order."""
         if self.neighbours is None:
             return [list(range(len(self.examples)))] * len(batch["input_ids"])
-        return self.neighbours.positions(embed(self.net, batch, POOLING))
+        return self.neighbours.shown(self.net, batch)
 
     def logits(self, rows: list[Row], shown: list[list[int]]) -> tuple[Tensor, list[Prompt]]:
         """Mean log-probability per token of each label's words [B, C], and what was asked."""
@@ -95,7 +76,7 @@ class LabelLikelihood(Asked):
         if k is not None:
             c = self.context
             encoded = self.task.encode(rows, c.tokenizer, c.max_length, self.labels).rows
-            pool = embed_rows(self.net, encoded, POOLING, self.task.batch_size, c.pad_id)
+            pool = embed_rows(self.net, encoded, Neighbours.pooling, self.task.batch_size, c.pad_id)
             labels = torch.tensor([row["labels"] for row in encoded], device=pool.device)
             neighbours = Neighbours(pool, labels, len(self.labels), k)
         scorer = ContinuationScorer(self.net, self.prompts.continuations, self.task.batch_size)
@@ -104,8 +85,9 @@ class LabelLikelihood(Asked):
     def loss(self, batch: Batch) -> Loss:
         if self.asker is None:
             self.asker = self.prepare()
-        self.shown = self.asker.shown(batch)
-        logits, asked = self.asker.logits(self.rows(batch), self.shown)
+        shown = self.asker.shown(batch)
+        logits, asked = self.asker.logits(self.rows(batch), shown)
+        self.shown = [p[prompt.dropped :] for p, prompt in zip(shown, asked, strict=True)]
         self.asked += asked
         return label_loss(logits, batch["labels"])
 
@@ -122,14 +104,17 @@ class LabelLikelihood(Asked):
         super().on_test_epoch_end()
         short = sum(prompt.dropped > 0 for prompt in self.asked)
         cut = sum(prompt.cut for prompt in self.asked)
-        longest = f"the {self.prompts.prompt_length} tokens that the model reads"
         if short:
             most = max(prompt.dropped for prompt in self.asked)
             self.context.examples.notes.append(
-                f"{short} of {len(self.asked)} prompts lost up to {most} examples to fit {longest}"
+                f"{short} of {len(self.asked)} prompts lost up to {most} examples to fit the "
+                f"{self.prompts.prompt_length} tokens that the model reads"
             )
         if cut:
-            self.context.examples.notes.append(f"{cut} of {len(self.asked)} queries were cut")
+            self.context.examples.notes.append(
+                f"{cut} of {len(self.asked)} texts were longer than {self.prompts.text_length} "
+                "tokens, or than what the model reads, and lost their end"
+            )
 
     def facts(self) -> dict[str, Any]:
         return {
@@ -176,7 +161,7 @@ def load_predictor(folder: Path, facts: dict[str, Any]) -> LikelihoodPredictor:
     """The predictor that a zero_shot or few_shot run of a decoder exported."""
     from transformers import AutoModelForCausalLM
 
-    from llmexp.predictors import load_tokenizer
+    from llmexp.predictors import load_base, load_tokenizer
 
     f, net, tokenizer = facts, load_base(facts, AutoModelForCausalLM), load_tokenizer(folder)
     prompts = LabelPrompts(
