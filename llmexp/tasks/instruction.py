@@ -169,14 +169,13 @@ def cut_prompt(
 ) -> tuple[list[int], list[int]] | None:
     """The conversation without its first `excess` tokens (BOS stays), the last answer whole.
 
-    An earlier answer that loses its beginning is no longer learned; None where the last would.
+    An earlier answer in which the rest begins is no longer learned; None where the last would be
+    cut, or be left without a prompt.
     """
     head = 1 if bos is not None and ids[0] == bos else 0
     start = head + excess
-    last = marks.index(max(marks))
-    # One token must be left to predict the answer's first token from.
-    if max(marks) <= 0 or start + 1 - head > last:
+    if max(marks) <= 0 or start >= marks.index(max(marks)):
         return None
-    halved = marks[start] if marks[start - 1] == marks[start] > 0 else None
-    kept = [0 if mark == halved else mark for mark in marks[start:]]
+    begun = marks[start] if marks[start] > 0 else None
+    kept = [0 if mark == begun else mark for mark in marks[start:]]
     return ids[:head] + ids[start:], [0] * head + kept

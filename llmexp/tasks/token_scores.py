@@ -25,8 +25,8 @@ class TokenScores(nn.Module):
         self.sums["nats"].update(loss.total.detach().double())
         self.sums["tokens"].update(loss.count)
         self.sums["right"].update((loss.logits.argmax(-1) == loss.labels).sum())
-        if loss.text_bytes is not None:
-            self.sums["bytes"].update(loss.text_bytes.sum())
+        spelled = loss.text_bytes
+        self.sums["bytes"].update(0 if spelled is None else spelled.sum())
 
     def compute(self) -> dict[str, float]:
         nats, tokens, right, size = (float(m.compute()) for m in self.sums.values())
