@@ -152,6 +152,8 @@ class HFModel:
         """The pretrained network; `net.missing_keys` names what the checkpoint did not hold."""
         import torch
 
+        from llmexp.architecture import new_head_names
+
         dtype = "auto" if self.dtype == "auto" else getattr(torch, self.dtype)
         with explained(self):
             net, report = auto_class.from_pretrained(
@@ -160,10 +162,19 @@ class HFModel:
                 dtype=more.pop("dtype", dtype),
                 attn_implementation=self.attention,
                 output_loading_info=True,
+                # A classifier of other classes gets a new head; nothing else may differ.
+                ignore_mismatched_sizes=True,
                 **self._shared(),
                 **more,
             )
-        net.missing_keys = sorted(report["missing_keys"])
+        replaced = {key for key, *_ in report["mismatched_keys"]}
+        strange = sorted(k for k in replaced if k.split(".")[0] not in new_head_names(net))
+        if strange:
+            raise UserError(
+                f"model.path: {self.location()} is not a usable checkpoint: its {strange[0]} has "
+                "another shape than its config.json says"
+            )
+        net.missing_keys = sorted(report["missing_keys"] | replaced)
         return self._checkpointed(exact(net))
 
     def _checkpointed(self, net: PreTrainedModel) -> PreTrainedModel:
