@@ -2,40 +2,28 @@
 
 from __future__ import annotations
 
-import re
 import secrets
-from collections.abc import Iterator
-from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from hydra.errors import HydraException, MissingConfigException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from llmexp import allow
-from llmexp.errors import ConfigError, did_you_mean
+from llmexp import allow, refusals
+from llmexp.composed import LATE, Composed, conf_dir
+from llmexp.errors import ConfigError
 
-PACKAGE = Path(__file__).parent
 # Two runs started in the same second get folders of their own.
 OmegaConf.register_new_resolver("llmexp.id", lambda: secrets.token_hex(2), use_cache=True)
 
 
-def conf_dir() -> Path:
-    """The YAML groups: inside an installed wheel, or beside the package in a checkout."""
-    inside = PACKAGE / "conf"
-    return inside if inside.is_dir() else PACKAGE.parent / "conf"
-
-
-# Optional groups, in the order of run.yaml's defaults list.
-LATE = ("sweep", "experiment", "debug")
 # Nodes whose keys a spec or a signature checks by name: better than Hydra can, because a class
 # knows every key it takes and a YAML only those that somebody wrote.
 CHECKED = ("strategy", "model", "data", "optim", "trainer", "hardware", "callbacks", "tracking")
@@ -44,48 +32,17 @@ CHECKED = ("strategy", "model", "data", "optim", "trainer", "hardware", "callbac
 def open_keys(overrides: list[str]) -> list[str]:
     """Let `model.dropout=0` set a key that the YAML does not spell out, without Hydra's `+`.
 
-    And let `+experiment=X` mean `experiment=X`: appended, it would come after debug.
+    And let `+experiment=X` mean `experiment=X`: appended, it would come after debug, and a group
+    that has a default cannot be appended at all.
     """
     opened = []
     for line in overrides:
         key = line.partition("=")[0]
-        if key.startswith("+") and key[1:] in LATE:
+        if key.startswith("+") and key[1:] in (*LATE, *CHECKED):
             line, key = line[1:], key[1:]
         group, dot, _ = key.partition(".")
         opened.append(f"++{line}" if dot and group in CHECKED else line)
     return opened
-
-
-@dataclass(frozen=True)
-class Composed:
-    """One composed job: a plain resolved tree, Hydra's node, and the overrides behind it."""
-
-    tree: dict[str, Any]
-    hydra: dict[str, Any]
-    overrides: list[str]
-    search: tuple[Path, ...]
-
-    def where(self, key: str) -> str:
-        """Which file, or the command line, gave `key` its value."""
-        for override in self.overrides:
-            name = override.split("=")[0].lstrip("+~").split("@")[0]
-            if key and "." in name and (key == name or key.startswith(name + ".")):
-                return "command line"
-        group = key.split(".")[0].split("[")[0]
-        option = self.hydra["runtime"]["choices"].get(group)
-        leaf = re.escape(key.split(".")[-1].split("[")[0])
-        for file in self._files(group, option):
-            if "." not in key or re.search(rf"^\s*{leaf}\s*:", file.read_text(), re.M):
-                return f"conf/{file.parent.name}/{file.name}"
-        return f"conf/{group}/{option}.yaml" if option else "conf/run.yaml"
-
-    def _files(self, group: str, option: str | None) -> Iterator[Path]:
-        choices = self.hydra["runtime"]["choices"]
-        late = [(g, choices.get(g)) for g in reversed(LATE)]
-        for folder, name in [*late, (group, option)]:
-            for root in self.search if name else ():
-                if (root / folder / f"{name}.yaml").is_file():
-                    yield root / folder / f"{name}.yaml"
 
 
 def compose_jobs(
@@ -97,7 +54,7 @@ def compose_jobs(
         raise ConfigError([f"command line: --config-dir: there is no folder {config_dir}"])
     search = (*extra, *plugin_search(), conf_dir())
     with initialize_config_dir(str(conf_dir()), version_base="1.3", job_name="run"):
-        parsed = _parse(overrides)
+        parsed = _parse(overrides, search, multirun)
         fixed = [o for o in parsed if not (multirun and o.is_sweep_override())]
         base = _compose_one(config_name, [str(o.input_line) for o in fixed], search)
         params = base.hydra.get("sweeper", {}).get("params") or {}
@@ -105,7 +62,7 @@ def compose_jobs(
         if not sweeping:
             return [base]
         lines = [*(f"{k}={v}" for k, v in params.items()), *overrides]
-        batches = BasicSweeper.split_arguments(_parse(lines), max_batch_size=None)
+        batches = BasicSweeper.split_arguments(_parse(lines, search, True), max_batch_size=None)
         return [_compose_one(config_name, list(job), search) for batch in batches for job in batch]
 
 
@@ -123,18 +80,18 @@ def searchpath_override(search: tuple[Path, ...]) -> list[str]:
     return [f"hydra.searchpath=[{','.join(others)}]"] if others else []
 
 
-def _parse(overrides: list[str]) -> list[Override]:
+def _parse(overrides: list[str], search: tuple[Path, ...], sweeping: bool) -> list[Override]:
     parser = OverridesParser.create()
     complaints, parsed = [], []
     for line in overrides:
         try:
-            parsed.append(parser.parse_override(line))
-        except OverrideParseException as error:
-            first = str(error).splitlines()[0]
-            complaints.append(
-                f"command line: {line}: {first}; write key=value, and quote values that hold "
-                "spaces, commas or brackets"
-            )
+            override = parser.parse_override(line)
+        except HydraException:
+            complaints.append(refusals.misspelt(line))
+            continue
+        misuse = refusals.misused(override, search, sweeping)
+        complaints += [misuse] if misuse else []
+        parsed.append(override)
     if complaints:
         raise ConfigError(complaints)
     return parsed
@@ -146,38 +103,47 @@ def _compose_one(config_name: str, overrides: list[str], search: tuple[Path, ...
     kept = list(overrides)
     while True:
         try:
-            lines = [*searchpath_override(search), *kept]
-            cfg = compose(config_name, overrides=lines, return_hydra_config=True)
+            cfg = _compose(config_name, kept, search)
             break
         except (HydraException, OmegaConfBaseException) as error:
-            culprit = _culprit(error, kept)
-            complaints.append(_explain(error, culprit, config_name, kept, search))
-            if culprit is None:
+            guilty = refusals.culprit(error, kept)
+            complaints.append(_explain(error, guilty, config_name, kept, search))
+            if guilty is None:
                 raise ConfigError(complaints) from error
-            kept.remove(culprit)
+            kept.remove(guilty)
     if complaints:
         raise ConfigError(complaints)
     return _plain(cfg, overrides, search)
 
 
+def _compose(config_name: str, overrides: list[str], search: tuple[Path, ...]) -> DictConfig:
+    lines = [*searchpath_override(search), *overrides]
+    return compose(config_name, overrides=lines, return_hydra_config=True)
+
+
 def _plain(cfg: DictConfig, overrides: list[str], search: tuple[Path, ...]) -> Composed:
-    HydraConfig.instance().set_config(cfg)
+    try:
+        HydraConfig.instance().set_config(cfg)
+    except OmegaConfBaseException as error:
+        raise ConfigError([refusals.unresolved(error, overrides)]) from error
     hydra = OmegaConf.to_container(cfg.hydra, resolve=False)
     choices = {"runtime": {"choices": dict(cfg.hydra.runtime.choices)}}
     composed = Composed({}, {**hydra, **choices}, overrides, search)  # type: ignore[dict-item]
     OmegaConf.set_readonly(cfg, False)
     OmegaConf.set_struct(cfg, False)
-    missing = sorted(k for k in OmegaConf.missing_keys(cfg) if not k.startswith("hydra."))
-    if missing:
-        raise ConfigError(
-            f"{composed.where(key)}: {key}: must be given, for example {key}=VALUE"
-            for key in missing
-        )
-    names = [key for key in cfg if key != "hydra"]
+    experiment = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
     try:
-        tree = OmegaConf.to_container(OmegaConf.masked_copy(cfg, names), resolve=True)
+        missing = sorted(OmegaConf.missing_keys(experiment))
+        if missing:
+            raise ConfigError(
+                f"{composed.where(key)}: {key}: must be given, for example {key}=VALUE"
+                for key in missing
+            )
+        tree = OmegaConf.to_container(experiment, resolve=True)
+        for folder in ("hydra.run.dir", "hydra.sweep.dir"):
+            OmegaConf.select(cfg, folder)
     except OmegaConfBaseException as error:
-        raise ConfigError([f"{_first_line(error)}"]) from error
+        raise ConfigError([refusals.unresolved(error, overrides)]) from error
     composed.tree.update(tree)  # type: ignore[arg-type]
     found = allow.complaints(composed.tree, composed.hydra)
     if found:
@@ -185,65 +151,23 @@ def _plain(cfg: DictConfig, overrides: list[str], search: tuple[Path, ...]) -> C
     return composed
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0]
-
-
-def _culprit(error: Exception, overrides: list[str]) -> str | None:
-    """The override that Hydra's message is about, if it is about one."""
-    text = f"{error}"
-    for line in overrides:
-        key = line.split("=")[0].lstrip("+~")
-        group, _, option = line.lstrip("+~").partition("=")
-        if re.search(rf"'{re.escape(key)}'", text) or f"'{group}/{option}'" in text:
-            return line
-        if re.search(rf"(override|merging|full_key:) '?{re.escape(key)}\b", text):
-            return line
-    return None
-
-
 def _explain(
-    error: Exception, culprit: str | None, config_name: str, kept: list[str], search: Any
+    error: Exception,
+    guilty: str | None,
+    config_name: str,
+    kept: list[str],
+    search: tuple[Path, ...],
 ) -> str:
-    """Hydra's refusal as our sentence, naming the nearest valid key (hydra #1912)."""
+    """Hydra's refusal as one sentence of ours."""
     if isinstance(error, MissingConfigException):
-        return _missing_config(error, culprit)
-    if culprit is None:
-        return f"conf: {_first_line(error)}"
-    key = culprit.split("=")[0].lstrip("+~")
-    if "interpolation" in str(error).lower():
-        return f"command line: {culprit}: {_first_line(error)}"
-    others = [line for line in kept if line != culprit]
+        return refusals.missing_config(error, guilty)
+    if isinstance(error, OmegaConfBaseException) and "interpolation" in str(error).lower():
+        return refusals.unresolved(error, kept)
+    if guilty is None:
+        return f"conf: {refusals.first_line(error)}"
+    said = f"command line: {guilty.lstrip('+')}: {refusals.first_line(error.__cause__ or error)}"
     try:
-        lines = [*searchpath_override(search), *others]
-        cfg = compose(config_name, overrides=lines, return_hydra_config=True)
+        cfg = _compose(config_name, [line for line in kept if line != guilty], search)
     except (HydraException, OmegaConfBaseException):
-        return f"command line: {culprit}: {_first_line(error)}"
-    parent, _, leaf = key.rpartition(".")
-    known = _keys_below(cfg, parent)
-    while parent and not known:
-        parent, _, leaf = parent.rpartition(".")
-        known = _keys_below(cfg, parent)
-    if leaf in known:
-        return f"command line: {culprit}: {_first_line(error)}"
-    inside = f" in {parent}" if parent else ""
-    return f"command line: {key}: there is no key {leaf}{inside}; {did_you_mean(leaf, known)}"
-
-
-def _keys_below(cfg: DictConfig, parent: str) -> list[str]:
-    node = OmegaConf.select(cfg, parent) if parent else cfg
-    if not isinstance(node, DictConfig):
-        return []
-    names = [str(key) for key in node if key != "_target_"]
-    return names if parent else [n for n in names if n not in ("hydra", "choices")]
-
-
-def _missing_config(error: MissingConfigException, culprit: str | None) -> str:
-    missing = error.missing_cfg_file or ""
-    group, _, option = missing.rpartition("/")
-    options = list(error.options or [])
-    place = f"command line: {culprit}" if culprit else "conf"
-    if options:
-        hint = did_you_mean(option, options)
-        return f"{place}: {group} has no {option}.yaml; {hint}\n  {group}: {', '.join(options)}"
-    return f"{place}: {_first_line(error)}"
+        return said
+    return refusals.unknown_key(refusals.key_of(guilty), cfg) or said

@@ -17,7 +17,7 @@ T = TypeVar("T")
 Fraction = Annotated[float, Field(ge=0, lt=1, strict=True)]
 PositiveInt = Annotated[int, Field(ge=1, strict=True)]
 NonNegativeInt = Annotated[int, Field(ge=0, strict=True)]
-NonNegativeFloat = Annotated[float, Field(ge=0, strict=True)]
+NonNegativeFloat = Annotated[float, Field(ge=0, strict=True, allow_inf_nan=False)]
 # A name that becomes a folder: no separators, no leading dot, so it cannot climb.
 PathName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$")]
 
@@ -75,4 +75,3 @@ class RunConfig:
     callbacks: dict[str, Any]
     tracking: Any
     cache: Cache
-

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from difflib import get_close_matches
-from typing import Iterable
+from typing import Any
 
 
 class UserError(Exception):
@@ -31,3 +32,9 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     if len(known) > 24:
         return f"known are {', '.join(known[:24])} and {len(known) - 24} more"
     return f"known are {', '.join(known)}" if known else "nothing is accepted here"
+
+
+def shown(value: Any) -> str:
+    """A value as YAML writes it."""
+    names: dict[Any, str] = {None: "null", True: "true", False: "false"}
+    return names[value] if value is None or isinstance(value, bool) else repr(value)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from types import NoneType, UnionType
+from typing import TYPE_CHECKING, Any, Union, get_args, get_origin
 
 from pydantic import ValidationError
 
-from llmexp import allow, signatures
+from llmexp import allow, third_party
 from llmexp.config import RunConfig, is_spec
-from llmexp.errors import ConfigError, UserError, did_you_mean
+from llmexp.errors import ConfigError, UserError, did_you_mean, shown
 
 if TYPE_CHECKING:
     from llmexp.models import HFModel
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from llmexp.strategies.base import Strategy
     from llmexp.tasks.base import Task
 
+UNIONS = (Union, UnionType)
 Where = Callable[[str], str]
 GROUPS = ("strategy", "model", "data", "optim", "tracking")
 # Computed by the run itself, so naming them in YAML would have no effect.
@@ -53,7 +55,7 @@ def build(tree: dict[str, Any], where: Where = lambda key: "config.yaml") -> Exp
         raise ConfigError(f"{where(c.split(': ')[0])}: {c}" for c in found)
     complaints: list[str] = []
     built = {g: build_node(tree.get(g), g, where, complaints) for g in GROUPS}
-    complaints += third_party_complaints(tree, where)
+    complaints += third_party.complaints(tree, where)
     config = make(RunConfig, {**tree, **built}, "", where, complaints)
     if not complaints and config is not None:
         experiment = Experiment(
@@ -74,13 +76,10 @@ def incompatibilities(e: Experiment, where: Where) -> list[str]:
     """What single specs cannot see: the strategy on this model and task, the input files."""
     from llmexp.data.sources import quick_check
 
-    found = [f"{where('model')}: {c}" for c in e.model.check()]
-    found += [f"{where('tracking')}: {c}" for c in e.tracking.check()]
-    found += [f"{where('data')}: {c}" for c in quick_check(e.task)]
-    found += [f"{where('data')}: {c}" for c in e.task.check(e.model)]
+    found = [*e.model.check(), *e.tracking.check(), *quick_check(e.task), *e.task.check(e.model)]
     if not found:
-        found = [f"{where('strategy')}: {c}" for c in e.strategy.check(e.model, e.task, e.config)]
-    return found
+        found = e.strategy.check(e.model, e.task, e.config)
+    return [f"{where(complaint.split(':')[0])}: {complaint}" for complaint in found]
 
 
 def build_node(node: Any, key: str, where: Where, complaints: list[str]) -> Any:
@@ -107,27 +106,45 @@ def build_node(node: Any, key: str, where: Where, complaints: list[str]) -> Any:
 
 
 def make(cls: Any, values: dict[str, Any], key: str, where: Where, complaints: list[str]) -> Any:
-    """Construct a spec; every pydantic error becomes one complaint."""
+    """Construct a spec; what pydantic says about one key becomes one complaint."""
     try:
         return cls(**values)
     except ValidationError as error:
+        problems: dict[str, list[str]] = {}
         for detail in error.errors():
-            complaints.append(_sentence(cls, detail, key, where))
+            loc = _without_alternative(cls, detail["loc"])
+            path = ".".join([*([key] if key else []), *map(str, loc)])
+            problems.setdefault(path, []).append(_problem(cls, detail, path))
+        for path, said in problems.items():
+            complaints.append(f"{where(path)}: {path}: {_joined(said)}")
     except UserError as error:
         complaints.append(f"{where(key)}: {error}")
     return None
 
 
-def _sentence(cls: Any, detail: Any, key: str, where: Where) -> str:
-    path = ".".join(str(p) for p in ([key] if key else []) + list(detail["loc"]))
+def _without_alternative(cls: Any, loc: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The path of a key: where a field takes several types, pydantic adds the one it tried."""
+    field = cls.__pydantic_fields__.get(loc[0]) if loc else None
+    kinds = [kind for kind in get_args(field.annotation if field else None) if kind is not NoneType]
+    several = field is not None and len(kinds) > 1 and get_origin(field.annotation) in UNIONS
+    return loc[:1] if several else loc
+
+
+def _problem(cls: Any, detail: Any, path: str) -> str:
     if detail["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
         fields = _fields_at(cls, detail["loc"][:-1])
-        problem = f"unknown key; {did_you_mean(str(detail['loc'][-1]), fields)}"
-    elif detail["type"] in ("missing", "missing_argument"):
-        problem = f"must be given, for example {path}=VALUE"
-    else:
-        problem = f"{detail['msg'][0].lower()}{detail['msg'][1:]}, not {detail['input']!r}"
-    return f"{where(path)}: {path}: {problem}"
+        return f"unknown key; {did_you_mean(str(detail['loc'][-1]), fields)}"
+    if detail["type"] in ("missing", "missing_argument"):
+        return f"must be given, for example {path}=VALUE"
+    return f"{detail['msg'][0].lower()}{detail['msg'][1:]}, not {shown(detail['input'])}"
+
+
+def _joined(said: list[str]) -> str:
+    """Several refusals of one value as one: `input should be A or B, not 3`."""
+    first, *rest = said
+    same = [text.removeprefix("input should be ") for text in rest]
+    head, comma, value = first.rpartition(", not ")
+    return " or ".join([head, *(t.rpartition(", not ")[0] for t in same)]) + comma + value
 
 
 def _fields_at(cls: Any, loc: tuple[Any, ...]) -> list[str]:
@@ -136,41 +153,3 @@ def _fields_at(cls: Any, loc: tuple[Any, ...]) -> list[str]:
         if not is_spec(cls):
             return []
     return list(cls.__pydantic_fields__)
-
-
-def third_party_complaints(tree: dict[str, Any], where: Where) -> list[str]:
-    """Argument names of the Trainer, the callbacks and Lightning's strategy, bound by name."""
-    known = signatures.arguments("pytorch_lightning.Trainer") or set()
-    found = []
-    for group in ("trainer", "hardware"):
-        node = tree.get(group)
-        if not isinstance(node, dict):
-            continue
-        for name in node:
-            key = f"{group}.{name}"
-            if name not in known - TRAINER_OWN:
-                hint = did_you_mean(name, known - TRAINER_OWN)
-                found.append(f"{where(key)}: {key}: the Trainer takes no such argument; {hint}")
-            if isinstance(node[name], dict) and "_target_" in node[name]:
-                found += _bind(node[name], key, where)
-    callbacks = tree.get("callbacks")
-    for name, node in (callbacks.items() if isinstance(callbacks, dict) else ()):
-        if node is None:
-            continue
-        if not isinstance(node, dict) or "_target_" not in node:
-            found.append(f"{where(f'callbacks.{name}')}: callbacks.{name}: needs a _target_, or null")
-            continue
-        found += _bind(node, f"callbacks.{name}", where)
-    return found
-
-
-def _bind(node: dict[str, Any], key: str, where: Where) -> list[str]:
-    known = signatures.arguments(node["_target_"])
-    if known is None:
-        return []
-    return [
-        f"{where(f'{key}.{name}')}: {key}.{name}: {node['_target_'].rpartition('.')[2]} takes no "
-        f"such argument; {did_you_mean(name, known)}"
-        for name in node
-        if name != "_target_" and name not in known
-    ]

@@ -67,3 +67,50 @@ def arguments(dotted: str) -> set[str] | None:
         if isinstance(base, ast.Name):
             return arguments(f"{module}.{base.id}")
     return None
+
+
+def may_exist(dotted: str) -> bool:
+    """False where the module's source is here and names no such thing."""
+    module, _, name = dotted.rpartition(".")
+    path = module_file(module)
+    if path is None:
+        return True
+    return name in _names(path) or "*" in _names(path) or "__getattr__" in _names(path)
+
+
+@cache
+def _names(path: Path) -> set[str]:
+    names = set()
+    for node in ast.walk(_tree(path)):
+        if isinstance(node, (ast.ClassDef, ast.FunctionDef)):
+            names.add(node.name)
+        elif isinstance(node, (ast.Import, ast.ImportFrom)):
+            names |= {alias.asname or alias.name for alias in node.names}
+        elif isinstance(node, ast.Name):
+            names.add(node.id)
+    return names
+
+
+def plain_types(dotted: str, argument: str) -> set[str] | None:
+    """Which of int, float, bool, str, None an annotation names; None where it may mean more."""
+    annotation = _annotations(dotted).get(argument)
+    if annotation is None:
+        return None
+    names = {node.id for node in ast.walk(annotation) if isinstance(node, ast.Name)}
+    values = [node.value for node in ast.walk(annotation) if isinstance(node, ast.Constant)]
+    if "Optional" in names or None in values:
+        names.add("None")
+    # An alias (_PRECISION_INPUT) or a quoted annotation may stand for anything.
+    strange = {name for name in names if name.startswith("_")} | ({"Any", "Literal"} & names)
+    plain = names & {"int", "float", "bool", "str", "None"}
+    return plain if plain and not strange else None
+
+
+@cache
+def _annotations(dotted: str) -> dict[str, ast.expr]:
+    found = _class(dotted)
+    for item in found[0].body if found else ():
+        if isinstance(item, ast.FunctionDef) and item.name == "__init__":
+            names = [*item.args.posonlyargs, *item.args.args, *item.args.kwonlyargs]
+            return {a.arg: a.annotation for a in names if a.annotation is not None}
+    return {}

@@ -13,6 +13,7 @@ from llmexp.data.readers import missing_file, unreadable_kind
 from llmexp.errors import UserError, did_you_mean
 from llmexp.tasks.base import Task
 
+SPLITS = ("train", "validation", "test")
 SCHEMES = ("hub", "pydocs", "python", "specimens")
 
 
@@ -52,6 +53,8 @@ def _locator_problem(locator: str, task: Task) -> str | None:
     if scheme not in SCHEMES:
         known = ", ".join(f"{name}:" for name in SCHEMES)
         return f"{locator}: a source is a file or starts with one of {known}"
+    if scheme == "specimens" and rest not in SPLITS:
+        return f"{locator}: no such split; known are {', '.join(SPLITS)}"
     return None if rest else f"{locator}: nothing is named after the colon"
 
 

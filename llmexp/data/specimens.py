@@ -39,7 +39,7 @@ def text_of(split: str, number: int) -> str:
 def labelled(task: Any, split: str) -> list[Row]:
     """Rows for classification: the classes that have words in YAML, else two."""
     labels = list(task.labels) or ["negative", "positive"]
-    count = max(ROWS[split] if split in ROWS else 0, 2 * len(labels))
+    count = max(ROWS.get(split, 0), 2 * len(labels))
     rows = []
     for i in range(count):
         row = {"text": text_of(split, i), "label": labels[i % len(labels)]}
@@ -68,13 +68,13 @@ def _request(task: Any, text: str, number: int) -> Row:
         columns = dict.fromkeys(re.findall(r"\{(\w+)\}", task.prompt), text)
         return {**columns, **named(task, {"completion": answer})}
     turns = [("user", text), ("assistant", answer)]
-    row = {
+    rows: dict[str, Row] = {
         "alpaca": {"instruction": "Say the first sentence.", "input": text, "output": answer},
         "prompt_completion": {"prompt": text, "completion": answer},
         "messages": {"messages": [{"role": who, "content": what} for who, what in turns]},
         "sharegpt": {"conversations": [{"from": who, "value": what} for who, what in turns]},
-    }[_format(task)]
-    return named(task, row)
+    }
+    return named(task, rows[_format(task)])
 
 
 def _format(task: Any) -> str:
