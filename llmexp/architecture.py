@@ -20,7 +20,7 @@ def unwrapped(net: Any) -> Any:
 def backbone(net: Any) -> Any:
     """The pretrained body, without the head."""
     net = unwrapped(net)
-    return getattr(net, net.base_model_prefix, net)
+    return getattr(net, getattr(net, "base_model_prefix", ""), net)
 
 
 def blocks(net: Any) -> nn.ModuleList:
@@ -50,7 +50,9 @@ def new_head_names(net: Any) -> list[str]:
     return [
         name
         for name, child in net.named_children()
-        if child is not body and child is not output and any(True for _ in child.parameters())
+        if not any(child is other for other in (body, output))
+        and body is not net
+        and any(True for _ in child.parameters())
     ]
 
 

@@ -28,6 +28,13 @@ SKLEARN = {
     "svm": Named("svm.SVC", {}, True),
     "linear_svm": Named("svm.LinearSVC", {}, True),
 }
+# What these hold beyond what skops trusts by itself: arrays and numbers of scikit-learn's own.
+TRUSTED = [
+    "sklearn.calibration._CalibratedClassifier",
+    "sklearn.calibration._SigmoidCalibration",
+    "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
+    "sklearn.tree._tree.Tree",
+]
 Name = Literal[
     "linear",
     "mlp",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from llmexp.classifiers import TRUSTED
 from llmexp.data.features import extract
 from llmexp.distinct import Distinct
 from llmexp.errors import UserError
@@ -90,9 +91,10 @@ def _classifier(folder: Path, facts: dict[str, Any], classes: int) -> Any:
     if (folder / OBJECT).is_file():
         from skops.io import get_untrusted_types, load
 
-        if unknown := get_untrusted_types(file=folder / OBJECT):
+        unknown = set(get_untrusted_types(file=folder / OBJECT)) - set(TRUSTED)
+        if unknown:
             raise UserError(f"{folder / OBJECT} holds types that are not trusted: {unknown}")
-        fitted = load(folder / OBJECT)
+        fitted = load(folder / OBJECT, trusted=TRUSTED)
         return lambda features: class_probabilities(fitted, features, classes)
     from safetensors.torch import load_file
 

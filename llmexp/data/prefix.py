@@ -57,7 +57,7 @@ class PrefixData(TokenData):
             self._store()
         else:
             note = f"the {len(self.frozen)} frozen blocks run in every step: {why}"
-            log.info(note)
+            log.warning(note)
             self.context.examples.notes.append(note)
 
     def collate(self, name: str) -> Collate:

@@ -10,7 +10,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
-from llmexp.classifiers import sklearn_classifier
+from llmexp.classifiers import TRUSTED, sklearn_classifier
 from llmexp.modules.evaluation import Evaluation
 from llmexp.modules.feature_loss import feature_loss
 from llmexp.tasks.base import Batch, Loss
@@ -71,7 +71,8 @@ class SklearnClassifier(Evaluation):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         from skops.io import loads
 
-        self.classifier = loads(checkpoint["state_dict"].pop(STATE).numpy().tobytes())
+        data = checkpoint["state_dict"].pop(STATE).numpy().tobytes()
+        self.classifier = loads(data, trusted=TRUSTED)
 
     def restore_best(self, trainer: pl.Trainer) -> None:
         """It was fitted once, so what is here is the best there is."""
