@@ -6,7 +6,6 @@ rank sees the same config and Hydra is never asked to compose twice (Lightning #
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
 import subprocess

@@ -83,7 +83,8 @@ class Ranks(_SubprocessScriptLauncher):
                 log = log_of(self.record.folder, rank)
                 text = log.read_text(errors="replace") if log.is_file() else ""
                 said = [line for line in text.splitlines() if line.strip()]
-                return f"process {rank} {how}" + (f": {said[-1][:300]}" if said and code > 0 else "")
+                last = f": {said[-1][:300]}" if said and code > 0 else ""
+                return f"process {rank} {how}{last}"
         return None
 
     def forget(self) -> None:

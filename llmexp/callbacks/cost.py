@@ -51,7 +51,8 @@ class Cost(pl.Callback):
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         peak = torch.tensor(peak_memory_mb(), device=pl_module.device)
         how = "max" if torch.cuda.is_available() else "sum"
-        self.record.cost["peak_memory_mb"] = round(float(trainer.strategy.reduce(peak, reduce_op=how)), 1)
+        peak = trainer.strategy.reduce(peak, reduce_op=how)
+        self.record.cost["peak_memory_mb"] = round(float(peak), 1)
 
 
 def saving_seconds(trainer: pl.Trainer) -> float:

@@ -1,0 +1,122 @@
+"""Two processes end where one does: same loss, every row once, a model that loads."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import tiny
+
+ROOT = Path(__file__).resolve().parents[1]
+TRAINING = ("head_only", "partial_finetune", "full_finetune", "lora", "qlora", "from_scratch")
+TWO = ("hardware.accelerator=cpu", "hardware.devices=2", "data.batch_size=4")
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Overrides that name a tiny encoder and rows whose counts no process count divides."""
+    folder = tmp_path_factory.mktemp("inputs")
+    tiny.bert(folder / "bert", labels=3)
+    draw = random.Random(0)
+    words = "river bear question answer story list number python fox dog".split()
+    for split, rows in (("train", 43), ("validation", 13), ("test", 17)):
+        with (folder / f"{split}.jsonl").open("w") as file:
+            for i in range(rows):
+                text = " ".join(draw.choices(words, k=draw.randint(2, 20)))
+                file.write(json.dumps({"text": text, "label": f"class {i % 3}"}) + "\n")
+    return [
+        "model=local",
+        f"model.path={folder / 'bert'}",
+        "data=classification",
+        *(f"data.{split}={folder / split}.jsonl" for split in ("train", "validation", "test")),
+        "data.columns={text: text, label: label}",
+        "optim.learning_rate=1e-3",
+        "tracking=none",
+        "trainer.max_epochs=1",
+    ]
+
+
+def run(folder: Path, *overrides: str, code: int = 0) -> dict[str, Any]:
+    """The result of one run of the command line."""
+    done = subprocess.run(
+        [sys.executable, "run.py", *overrides, f"hydra.run.dir={folder}"],
+        cwd=ROOT,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == code, done.stdout + done.stderr
+    return json.loads((folder / "result.json").read_text())
+
+
+def rows(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
+
+
+def assert_same(one: Path, two: Path) -> None:
+    """Equal losses, tokens and answers; every test row exactly once."""
+    first, second = (json.loads((f / "result.json").read_text()) for f in (one, two))
+    assert first["metrics"].keys() == second["metrics"].keys()
+    for key in ("val/loss", "test/loss"):
+        assert second["metrics"][key] == pytest.approx(first["metrics"][key], abs=1e-5)
+    assert first["cost"]["tokens_trained"] == second["cost"]["tokens_trained"]
+    for key in ("trainable_parameters", "total_parameters"):
+        assert first["cost"][key] == second["cost"][key]
+    assert [row["index"] for row in rows(two)] == list(range(17))
+    for mine, other in zip(rows(one), rows(two), strict=True):
+        assert mine["prediction"] == other["prediction"]
+        assert mine["scores"] == pytest.approx(other["scores"], abs=1e-4)
+
+
+def assert_loads(folder: Path) -> None:
+    """A fresh process predicts from `model/` what was recorded."""
+    wanted = rows(folder)[:5]
+    source = "import sys, json, llmexp; print(json.dumps(llmexp.load(sys.argv[1]).predict(sys.argv[2:])))"
+    done = subprocess.run(
+        [sys.executable, "-c", source, str(folder), *(row["input"] for row in wanted)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert [answer["prediction"] for answer in found] == [row["prediction"] for row in wanted]
+
+
+def assert_trained_only(folder: Path) -> None:
+    """The checkpoint holds what was trained, whole; nothing quantised."""
+    state = torch.load(folder / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"]
+    cost = json.loads((folder / "result.json").read_text())["cost"]
+    assert sum(value.numel() for value in state.values()) == cost["trainable_parameters"]
+    assert all(value.is_floating_point() for value in state.values())
+
+
+def test_ddp_on_two_processes_ends_as_one(inputs: list[str], tmp_path: Path) -> None:
+    run(tmp_path / "one", *inputs, "strategy=lora", "data.batch_size=8")
+    run(tmp_path / "two", *inputs, "strategy=lora", "hardware=ddp", *TWO)
+    assert_same(tmp_path / "one", tmp_path / "two")
+    assert not list((tmp_path / "two").glob("rank_*.log"))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("strategy", TRAINING)
+def test_every_strategy_ends_the_same_replicated_or_sharded(
+    strategy: str, inputs: list[str], tmp_path: Path
+) -> None:
+    run(tmp_path / "one", *inputs, f"strategy={strategy}", "data.batch_size=8")
+    for hardware in ("ddp", "fsdp"):
+        folder = tmp_path / hardware
+        run(folder, *inputs, f"strategy={strategy}", f"hardware={hardware}", *TWO)
+        assert_same(tmp_path / "one", folder)
+        assert_trained_only(folder)
+        assert_loads(folder)
