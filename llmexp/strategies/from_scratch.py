@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llmexp.config import RunConfig, spec
@@ -36,7 +37,7 @@ class FromScratch(Strategy):
     def tokenizer(self, model: HFModel, task: Task, examples: Examples) -> PreTrainedTokenizerBase:
         from llmexp.tokenizers import TRAINED
 
-        name = model.tokenizer or ("byte_bpe" if model.path is None else None)
+        name = model.tokenizer or ("byte_bpe" if not has_tokenizer(model) else None)
         if name not in TRAINED:
             return model.load_tokenizer()
         return TRAINED[name](task.texts(examples.train), model.vocab_size)
@@ -54,3 +55,11 @@ class FromScratch(Strategy):
 
     def load(self, context: Context) -> nn.Module:
         return context.model.random(context.task.auto_class(), context.config)
+
+
+def has_tokenizer(model: HFModel) -> bool:
+    """Whether the checkpoint brings one; a hub id is taken to."""
+    if model.path is None:
+        return False
+    folder = Path(model.location())
+    return not folder.is_dir() or any(folder.glob("*token*")) or any(folder.glob("vocab.*"))
