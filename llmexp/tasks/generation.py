@@ -48,7 +48,7 @@ class Generation:
                 mine = order[start : start + batch_size]
                 written = self._batch(net, [cut[i] for i in mine], tokenizer, stop_ids, new)
                 for i, ids in zip(mine, written, strict=True):
-                    answers[i] = tokenizer.decode(ids, skip_special_tokens=True)
+                    answers[i] = str(tokenizer.decode(ids, skip_special_tokens=True))
         return answers
 
     def _batch(

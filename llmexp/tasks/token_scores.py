@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import nn
@@ -17,7 +18,7 @@ class TokenScores(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         names = ("nats", "tokens", "right", "bytes")
-        self.sums = nn.ModuleDict(
+        self.sums: Any = nn.ModuleDict(
             {n: SumMetric(nan_strategy="disable").set_dtype(torch.float64) for n in names}
         )
 
