@@ -15,6 +15,7 @@ from hydra.errors import HydraException, MissingConfigException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from llmexp import allow, refusals
 from llmexp.composed import LATE, Composed, conf_dir
@@ -111,6 +112,8 @@ def _compose_one(config_name: str, overrides: list[str], search: tuple[Path, ...
             if guilty is None:
                 raise ConfigError(complaints) from error
             kept.remove(guilty)
+        except (YAMLError, UnicodeDecodeError) as error:
+            raise ConfigError([refusals.unreadable(error)]) from error
     if complaints:
         raise ConfigError(complaints)
     return _plain(cfg, overrides, search)
@@ -160,12 +163,14 @@ def _explain(
 ) -> str:
     """Hydra's refusal as one sentence of ours."""
     if isinstance(error, MissingConfigException):
-        return refusals.missing_config(error, guilty)
+        return refusals.missing_config(error, guilty, search)
     if isinstance(error, OmegaConfBaseException) and "interpolation" in str(error).lower():
         return refusals.unresolved(error, kept)
     if guilty is None:
         return f"conf: {refusals.first_line(error)}"
     said = f"command line: {guilty.lstrip('+')}: {refusals.first_line(error.__cause__ or error)}"
+    if f"In '{guilty.replace('=', '/')}'" in said:
+        return said
     try:
         cfg = _compose(config_name, [line for line in kept if line != guilty], search)
     except (HydraException, OmegaConfBaseException):

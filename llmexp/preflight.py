@@ -54,7 +54,7 @@ def build(tree: dict[str, Any], where: Where = lambda key: "config.yaml") -> Exp
     if found:
         raise ConfigError(f"{where(c.split(': ')[0])}: {c}" for c in found)
     complaints: list[str] = []
-    built = {g: build_node(tree.get(g), g, where, complaints) for g in GROUPS}
+    built = {g: build_group(tree.get(g), g, where, complaints) for g in GROUPS}
     complaints += third_party.complaints(tree, where)
     config = make(RunConfig, {**tree, **built}, "", where, complaints)
     if not complaints and config is not None:
@@ -82,6 +82,17 @@ def incompatibilities(e: Experiment, where: Where) -> list[str]:
     return [f"{where(complaint.split(':')[0])}: {complaint}" for complaint in found]
 
 
+def build_group(node: Any, group: str, where: Where, complaints: list[str]) -> Any:
+    """The spec of a group, which is a mapping with a `_target_`."""
+    if isinstance(node, dict) and "_target_" in node:
+        return build_node(node, group, where, complaints)
+    problem = "needs a _target_ that names its class"
+    if isinstance(node, dict) and group in node:
+        problem = "holds a node of its own name; the file's first line must be # @package _global_"
+    complaints.append(f"{where(group)}: {group}: {problem}")
+    return None
+
+
 def build_node(node: Any, key: str, where: Where, complaints: list[str]) -> Any:
     """Build the spec that `node['_target_']` names, nested specs first."""
     if isinstance(node, list):
@@ -91,8 +102,6 @@ def build_node(node: Any, key: str, where: Where, complaints: list[str]) -> Any:
     values = {k: build_node(v, f"{key}.{k}", where, complaints) for k, v in node.items()}
     target = values.pop("_target_", None)
     if target is None:
-        if key in GROUPS:
-            complaints.append(f"{where(key)}: {key}: needs a _target_ that names its class")
         return values
     try:
         cls = allow.resolve(target)

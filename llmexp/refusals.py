@@ -69,16 +69,28 @@ def culprit(error: Exception, overrides: Iterable[str]) -> str | None:
     return None
 
 
-def missing_config(error: MissingConfigException, guilty: str | None) -> str:
+def missing_config(error: MissingConfigException, guilty: str | None, search: Search) -> str:
     """A group option, or a group, that is not there."""
     group, _, option = (error.missing_cfg_file or "").rpartition("/")
+    wanted = re.search(r"Could not load '(.*)/(.*)'", str(error))
+    if wanted:
+        group, option = wanted[1], wanted[2]
+    options = options_of(group, search)
     place = f"command line: {guilty}" if guilty else "conf"
-    if not error.options:
+    if not options:
         return f"{place}: {first_line(error)}"
-    hint = did_you_mean(option, error.options)
-    more = not hint.startswith("known") and len(error.options) > 1
-    every = f" Known are {', '.join(sorted(error.options))}" if more else ""
+    hint = did_you_mean(option, options)
+    more = not hint.startswith("known") and len(options) > 1
+    every = f" Known are {', '.join(options)}" if more else ""
     return f"{place}: {group} has no {option}.yaml; {hint}{every}"
+
+
+def unreadable(error: Exception) -> str:
+    """A file of a group that is no YAML."""
+    mark = getattr(error, "problem_mark", None)
+    if mark is None:
+        return f"conf: a YAML file is not text in UTF-8: {error}"
+    return f"{mark.name}:{mark.line + 1}: not valid YAML: {getattr(error, 'problem', error)}"
 
 
 def unknown_key(key: str, cfg: DictConfig) -> str | None:
