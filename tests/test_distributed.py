@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-import tiny
+from tests import tiny
 
 ROOT = Path(__file__).resolve().parents[1]
 TRAINING = ("head_only", "partial_finetune", "full_finetune", "lora", "qlora", "from_scratch")
@@ -26,7 +26,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     folder = tmp_path_factory.mktemp("inputs")
     tiny.bert(folder / "bert", labels=3)
     draw = random.Random(0)
-    words = "river bear question answer story list number python fox dog".split()
+    words = ["river", "bear", "question", "answer", "story", "list", "number", "python", "fox"]
     for split, rows in (("train", 43), ("validation", 13), ("test", 17)):
         with (folder / f"{split}.jsonl").open("w") as file:
             for i in range(rows):
@@ -80,7 +80,10 @@ def assert_same(one: Path, two: Path) -> None:
 def assert_loads(folder: Path) -> None:
     """A fresh process predicts from `model/` what was recorded."""
     wanted = rows(folder)[:5]
-    source = "import sys, json, llmexp; print(json.dumps(llmexp.load(sys.argv[1]).predict(sys.argv[2:])))"
+    source = (
+        "import sys, json, llmexp; "
+        "print(json.dumps(llmexp.load(sys.argv[1]).predict(sys.argv[2:])))"
+    )
     done = subprocess.run(
         [sys.executable, "-c", source, str(folder), *(row["input"] for row in wanted)],
         cwd=ROOT,

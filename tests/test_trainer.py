@@ -13,12 +13,12 @@ from typing import Any
 
 import pytest
 import torch
-from test_distributed import ROOT, TWO, inputs, run  # noqa: F401  (a fixture)
 from torch import nn
 
 from llmexp.errors import Diverged
 from llmexp.modules import update
 from llmexp.modules.guard import Guard
+from tests.test_distributed import ROOT, TWO, inputs, run  # noqa: F401  (a fixture)
 
 
 def test_a_norm_of_all_gradients_is_what_clips_them() -> None:
@@ -155,7 +155,8 @@ def test_the_best_checkpoint_is_tested(inputs: list[str], tmp_path: Path) -> Non
         losses = validation_losses(tmp_path / name)
         assert min(losses) < losses[-1]
         assert result["metrics"]["val/loss"] == pytest.approx(min(losses), abs=1e-6)
-        other = run(tmp_path / f"{name}_last", *inputs, *worse, *hardware, "callbacks.checkpoint=null")
+        last = [*inputs, *worse, *hardware, "callbacks.checkpoint=null"]
+        other = run(tmp_path / f"{name}_last", *last)
         assert other["metrics"]["val/loss"] == pytest.approx(losses[-1], rel=0.2)
         assert not (tmp_path / f"{name}_last" / "checkpoints").exists()
         assert other["metrics"]["test/loss"] != result["metrics"]["test/loss"]

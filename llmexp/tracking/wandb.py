@@ -46,7 +46,7 @@ class Wandb(Tracking):
         why = why_offline() if self.required else None
         if why is None:
             return []
-        return [f"tracking.required: W&B would be offline, {why}; run wandb login, or tracking=none"]
+        return [f"tracking.required: W&B is offline here ({why}); wandb login, or tracking=none"]
 
     def logger(self, experiment: Experiment, context: Context) -> Any:
         from pytorch_lightning.loggers import WandbLogger
@@ -81,6 +81,8 @@ class Wandb(Tracking):
         """Open the run online, else offline, else say in one line that nobody watches."""
         import wandb
 
+        # Tables and artifacts are staged there; a run writes into its folder alone.
+        os.environ["WANDB_DATA_DIR"] = str(folder / "wandb")
         quiet = wandb.Settings(silent=True, console="off", symlink=False, init_timeout=30)
         why = why_offline()
         for mode in ("online", "offline") if why is None else ("offline",):
@@ -158,7 +160,8 @@ def summary(result: dict[str, Any]) -> dict[str, Any]:
     flat = dict(result["metrics"])
     for group in ("baseline", "cost", "examples"):
         flat |= {f"{group}/{key}": value for key, value in result[group].items()}
-    return flat | {"status": result["status"], "reason": result["reason"]}
+    flat |= {"status": result["status"], "reason": result["reason"]}
+    return {key: value for key, value in flat.items() if value is not None}
 
 
 def tables(module: Any, rows: int) -> dict[str, Any]:
