@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any
 
+from llmexp import launch
 from llmexp.errors import ConfigError, UserError, did_you_mean
 
 USAGE_EXIT = 2
@@ -67,7 +69,23 @@ def run(argv: list[str]) -> int:
         checked = _check(args, specs=not asks)
         if checked is not None:
             return checked
+        if not asks and launch.started_from_outside() > 1:
+            _join(args)
     return _hand_over(argv)
+
+
+def _join(args: argparse.Namespace) -> None:
+    """Where torchrun or srun started this process, only the first one makes the folder."""
+    from llmexp import job
+    from llmexp.compose import compose_jobs
+
+    folder = launch.shared_folder(args.overrides, args.multirun).resolve()
+    if launch.is_first():
+        return
+    (composed,) = compose_jobs(args.overrides, args.config_name or "run", args.config_dir, False)
+    launch.join(folder / job.CONFIG, composed.tree)
+    command = job.command(folder)
+    os.execv(command[0], command)  # noqa: S606
 
 
 def _check(args: argparse.Namespace, specs: bool) -> int | None:

@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from llmexp.errors import ConfigError, UserError
 from llmexp.launch import end_with_parent, is_first
-from llmexp.results import EXIT_CODES, is_finished, read_result
+from llmexp.results import EXIT_CODES, is_finished, read_result, write_atomic
 
 CONFIG = "config.yaml"
 
@@ -38,7 +38,7 @@ def prepare(cfg: DictConfig, hydra: DictConfig) -> Path:
         )
     overrides = [line.removeprefix("++") for line in hydra.overrides.task]
     launch = {"overrides": overrides, "sweep": hydra.mode.name == "MULTIRUN"}
-    (folder / CONFIG).write_text(OmegaConf.to_yaml({**tree, "launch": launch}), encoding="utf-8")
+    write_atomic(folder / CONFIG, OmegaConf.to_yaml({**tree, "launch": launch}))
     return folder
 
 

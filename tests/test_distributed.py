@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -123,3 +124,77 @@ def test_every_strategy_ends_the_same_replicated_or_sharded(
         assert_same(tmp_path / "one", folder)
         assert_trained_only(folder)
         assert_loads(folder)
+
+
+def launched(tmp_path: Path, inputs: list[str], start: list[dict[str, str]]) -> None:
+    """Processes started from outside share one folder and end as one process does."""
+    run(tmp_path / "one", *inputs, "strategy=lora", "data.batch_size=8")
+    overrides = [*inputs, "strategy=lora", "data.batch_size=4", "hardware=multi_node"]
+    more = ["hardware.accelerator=cpu", f"hydra.run.dir={tmp_path / 'two'}"]
+    command = [sys.executable, "run.py", *overrides, *more]
+    processes = [subprocess.Popen(command, cwd=ROOT, env=os.environ | e) for e in start]
+    assert [process.wait(timeout=240) for process in processes] == [0] * len(start)
+    assert_same(tmp_path / "one", tmp_path / "two")
+
+
+@pytest.mark.long
+def test_torchrun_starts_the_processes(inputs: list[str], tmp_path: Path) -> None:
+    """With the environment that torchrun gives to each of two processes on one node."""
+    shared = {
+        "OMP_NUM_THREADS": "1",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(free_port()),
+        "WORLD_SIZE": "2",
+        "LOCAL_WORLD_SIZE": "2",
+        "GROUP_WORLD_SIZE": "1",
+        "GROUP_RANK": "0",
+        "TORCHELASTIC_RUN_ID": "test",
+    }
+    launched(tmp_path, inputs, [shared | {"RANK": n, "LOCAL_RANK": n} for n in "01"])
+
+
+@pytest.mark.long
+def test_slurm_starts_the_processes(inputs: list[str], tmp_path: Path) -> None:
+    """With the environment that srun gives to each of two tasks on two nodes."""
+    shared = {
+        "OMP_NUM_THREADS": "1",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(free_port()),
+        "SLURM_JOB_ID": "1",
+        "SLURM_JOB_NAME": "test",
+        "SLURM_NTASKS": "2",
+        "SLURM_NTASKS_PER_NODE": "1",
+        "SLURM_NNODES": "2",
+        "SLURM_LOCALID": "0",
+        "SLURM_NODELIST": "localhost",
+    }
+    launched(tmp_path, inputs, [shared | {"SLURM_PROCID": n, "SLURM_NODEID": n} for n in "01"])
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def test_processes_from_outside_must_share_a_folder(inputs: list[str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "run.py", *inputs, "strategy=lora"],
+        cwd=ROOT,
+        env=os.environ | {"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "2"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 2 and "hydra.run.dir" in done.stderr
+
+
+@pytest.mark.long
+def test_a_sharded_run_goes_on_where_it_stopped(inputs: list[str], tmp_path: Path) -> None:
+    """An epoch, then another from its checkpoint: the optimizer's shards are put back."""
+    some = [*inputs, "strategy=full_finetune", "optim.schedule=constant", "hardware=fsdp", *TWO]
+    whole = run(tmp_path / "whole", *some, "trainer.max_epochs=2")
+    run(tmp_path / "parts", *some, "trainer.max_epochs=1")
+    parts = run(tmp_path / "parts", *some, "trainer.max_epochs=2", "resume=auto")
+    for key, value in whole["metrics"].items():
+        assert parts["metrics"][key] == pytest.approx(value, abs=1e-5), key
