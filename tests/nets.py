@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from tests import tiny
 import torch
 
 from llmexp.config import Cache
@@ -18,6 +17,7 @@ from llmexp.strategies.qlora import QLoRA
 from llmexp.tasks.base import Examples, Task
 from llmexp.tasks.classification import Classification
 from llmexp.tasks.instruction import Instruction
+from tests import tiny
 
 FAMILIES = {"bert": tiny.bert, "gpt2": tiny.gpt2, "llama": tiny.llama}
 ADAPTERS = {"rank": 4, "alpha": 8.0, "dropout": 0.0, "target_modules": "all-linear"}

@@ -6,14 +6,13 @@ import math
 from pathlib import Path
 from typing import Any
 
-import nets
 import pytest
-import tiny
 import torch
 from transformers import AutoConfig, AutoModelForSequenceClassification, BertModel
 
 from llmexp.architecture import linear_paths, new_head_names
 from llmexp.errors import UserError
+from tests import nets, tiny
 
 CASES = [("bert", "classification"), ("gpt2", "instruction"), ("llama", "classification")]
 
@@ -117,7 +116,7 @@ def test_layers_restricts_adapters_to_the_top_blocks(
     # Three blocks: the top one is number 2; a pooler above the blocks is in none of them.
     assert all(".2." in name for name in touched)
     deep = nets.context(checkpoints[family], nets.lora(layers=9))
-    with pytest.raises(UserError, match="strategy.layers: 9 is more than the 3 blocks"):
+    with pytest.raises(UserError, match=r"strategy\.layers: 9 is more than the 3 blocks"):
         deep.strategy.check_targets(deep)
 
 

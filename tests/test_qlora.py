@@ -7,9 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import bitsandbytes as bnb
-import nets
 import pytest
-import tiny
 import torch
 from torch import nn
 
@@ -17,6 +15,7 @@ from llmexp.architecture import linear_paths
 from llmexp.errors import UserError
 from llmexp.models import HFModel
 from llmexp.strategies import qlora as qlora_module
+from tests import nets, tiny
 
 CASES = [("bert", "classification"), ("gpt2", "instruction"), ("llama", "classification")]
 

@@ -40,6 +40,12 @@ class Checkpoint(ModelCheckpoint):
         self.dirpath = str(Path(trainer.default_root_dir) / "checkpoints")
         super().setup(trainer, pl_module, stage)
 
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        super().on_validation_end(trainer, pl_module)
+        # Lightning 2.6 writes the last one only where it is also the best.
+        if self.save_last and not self._should_skip_saving_checkpoint(trainer):
+            self.save_now(trainer)
+
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
         step = trainer.global_step
         if self.every_n_steps and step % self.every_n_steps == 0 and step != self.saved_at:
