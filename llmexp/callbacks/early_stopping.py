@@ -16,12 +16,15 @@ class EarlyStopping(callbacks.EarlyStopping):
         mode: Literal["min", "max"] = "min",
         min_delta: float = 0.0,
     ):
-        super().__init__(monitor, min_delta, 1 if patience is None else patience, mode=mode)
+        super().__init__(
+            monitor,
+            min_delta,
+            patience=1 if patience is None else patience,
+            mode=mode,
+            check_on_train_epoch_end=False,
+        )
         self.active = patience is not None
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self.active:
             super().on_validation_end(trainer, pl_module)
-
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Judged after validations, never in between."""
