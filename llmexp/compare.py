@@ -18,7 +18,8 @@ Result = dict[str, Any]
 def main(argv: list[str]) -> int:
     """Print the comparison of every run below the paths; returns the exit code."""
     args = _parser().parse_args(argv)
-    results = [result for path in args.paths for result in find(Path(path))]
+    found = {r["folder"]: r for path in args.paths for r in find(Path(path))}
+    results = list(found.values())
     if not results:
         raise UserError(f"there is no run ({FILE}) below {', '.join(args.paths)}")
     groups = comparison.groups(results, args.metric)
@@ -53,7 +54,9 @@ def _read(file: Path) -> Result | None:
     # Other programs write files of this name too.
     if not isinstance(result, dict) or "status" not in result:
         return None
-    return {**result, "folder": str(file.parent)}
+    folder, here = file.parent.resolve(), Path.cwd()
+    shown = folder.relative_to(here) if folder.is_relative_to(here) else folder
+    return {**result, "folder": str(shown)}
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from llmexp.errors import UserError, did_you_mean
+from llmexp.figures import memory, number, seconds, short
 
 Result = dict[str, Any]
 
@@ -107,14 +108,22 @@ def columns(group: Group) -> list[str]:
     titles = ["strategy"]
     titles += group.varying()
     titles += [name.removeprefix("test/") for name in group.metrics()]
-    return [*titles, "train s", "total s", "trained", "memory"]
+    return [*titles, "train", "total", "trained", "memory"]
 
 
 def rows(group: Group) -> list[list[str]]:
     """One row a run, best first, with the baseline where its quality puts it."""
-    made = [(run["metrics"], _cells(group, run, extra)) for run, extra in zip_changed(group)]
+    marks = legend(group)
+    made = [(run["metrics"], _cells(group, run, marks.get(i))) for i, run in enumerate(group.runs)]
     made += [(reference, _baseline_cells(group, reference)) for reference in _baselines(group)]
     return [cells for _, cells in sorted(made, key=lambda pair: order(pair[0], group.metric))]
+
+
+def legend(group: Group) -> dict[int, int]:
+    """The number of the footnote of each run that has one; runs changed alike share theirs."""
+    said = changed(group)
+    numbers = {text: n for n, text in enumerate(dict.fromkeys(t for t in said if t), 1)}
+    return {i: numbers[text] for i, text in enumerate(said) if text}
 
 
 def order(metrics: dict[str, Any], metric: str) -> tuple[bool, float]:
@@ -124,13 +133,9 @@ def order(metrics: dict[str, Any], metric: str) -> tuple[bool, float]:
     return value is None, sign * (value or 0.0)
 
 
-def zip_changed(group: Group) -> Iterable[tuple[Result, str]]:
-    return zip(group.runs, changed(group), strict=True)
-
-
-def _cells(group: Group, run: Result, extra: str) -> list[str]:
+def _cells(group: Group, run: Result, mark: int | None) -> list[str]:
     cost = run["cost"]
-    cells = [f"{run['strategy']} {extra}".strip()]
+    cells = [run["strategy"] if mark is None else f"{run['strategy']} ({mark})"]
     cells += [str(run[name]) for name in group.varying()]
     cells += [number(run["metrics"].get(name)) for name in group.metrics()]
     # Features that were computed before cost what they cost then: a warm cache is not free.
@@ -176,8 +181,9 @@ def why_apart(found: list[Group]) -> str:
 
 
 def footnotes(group: Group) -> list[str]:
-    """What a reader must know beside the numbers."""
-    lines = []
+    """What a reader must know beside the numbers; what the marks in the first column mean."""
+    marks, said = legend(group), changed(group)
+    lines = list(dict.fromkeys(f"({marks[i]}) {said[i]}" for i in marks))
     named = [m for m in group.metrics() if m.rpartition("/")[2] in PER_TOKEN]
     if named and "model" in group.varying() and not has_labels(group):
         lines.append("loss and perplexity are per token: models with other tokenizers differ.")
@@ -196,25 +202,3 @@ def at(run: Result) -> str:
 
 def has_labels(group: Group) -> bool:
     return any("test/accuracy" in run["metrics"] for run in group.runs)
-
-
-def number(value: float | None) -> str:
-    if value is None:
-        return "-"
-    return f"{value:.4f}" if abs(value) < 100 else f"{value:.4g}"
-
-
-def seconds(value: float) -> str:
-    return f"{value:.1f}" if value < 1000 else f"{value:,.0f}"
-
-
-def short(count: int) -> str:
-    """A count in three digits: 341k, 22.7M, 7.24B."""
-    for size, letter in ((10**9, "B"), (10**6, "M"), (10**3, "k")):
-        if count >= size:
-            return f"{count / size:.3g}{letter}"
-    return str(count)
-
-
-def memory(megabytes: float) -> str:
-    return f"{megabytes / 1024:.1f} GB" if megabytes >= 1024 else f"{megabytes:.0f} MB"

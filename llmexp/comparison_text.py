@@ -25,7 +25,9 @@ def rich_table(group: Group) -> Table:
         title_justify="left",
         box=box.SIMPLE_HEAD,
         pad_edge=False,
+        show_edge=False,
         collapse_padding=True,
+        padding=(0, 0 if len(group.varying()) > 1 else 1),
     )
     words = ("strategy", "model")
     for name in columns(group):

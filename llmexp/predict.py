@@ -78,7 +78,7 @@ def read_facts(folder: Path) -> dict[str, Any]:
     if not isinstance(facts, dict) or facts.get("schema") != SCHEMA:
         raise UserError(f"{folder / FACTS}: this version reads schema {SCHEMA} only")
     name = facts.get("predictor")
-    if name not in PREDICTORS:
+    if not isinstance(name, str) or name not in PREDICTORS:
         raise UserError(
             f"{folder / FACTS}: unknown predictor {name!r}; {did_you_mean(str(name), PREDICTORS)}"
         )

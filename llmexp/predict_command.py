@@ -18,7 +18,7 @@ TOP = 3
 
 def run(argv: list[str]) -> int:
     """Predict for the texts of the command line, a file, or standard input."""
-    args = _parser().parse_args(argv)
+    args = _parser().parse_intermixed_args(argv)
     path = Path(args.run)
     # What is wrong with the folder is said before anything is read or imported.
     read_facts(model_folder(path.expanduser()))

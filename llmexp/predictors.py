@@ -22,7 +22,7 @@ from llmexp.tasks.language_modeling import LanguageModeling, Stream
 BATCH = 32
 Write = Callable[[Any, list[str], Any, Any], list[str]]
 # A branch or tag can move; code may only come from a commit.
-COMMIT = re.compile(r"^[0-9a-f]{40}$")
+COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 class Classifier:
@@ -112,7 +112,7 @@ def load_base(facts: dict[str, Any], auto_class: Any, **config: Any) -> Any:
 def recorded_base(facts: dict[str, Any]) -> HFModel:
     """The base as it was described; code from elsewhere only runs from a pinned commit."""
     base = dict(facts["base"])
-    pinned = bool(COMMIT.match(base.get("revision") or ""))
+    pinned = bool(COMMIT.fullmatch(base.get("revision") or ""))
     base["trust_remote_code"] = base.get("trust_remote_code") is True and pinned
     base["gradient_checkpointing"] = False
     try:
