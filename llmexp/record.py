@@ -80,6 +80,7 @@ class Record:
             "train": len(examples.train),
             "val": len(examples.validation),
             "test": len(examples.test),
+            "bad": examples.bad,
         }
         self.result["fingerprint"] = examples.fingerprint
         self.result["notes"] = examples.notes

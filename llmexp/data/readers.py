@@ -6,12 +6,14 @@ from collections.abc import Callable, Iterator
 from difflib import get_close_matches
 from pathlib import Path
 
+from llmexp.data.bad_rows import Bad, refuse
 from llmexp.data.lines import Located, document, json_rows, jsonl_rows, pattern_rows
 from llmexp.data.tables import csv_rows, parquet_rows
 from llmexp.errors import UserError
 from llmexp.tasks.base import Task
 
-READERS: dict[str, Callable[[Path, Task], Iterator[Located]]] = {
+Reader = Callable[[Path, Task, Bad], Iterator[Located]]
+READERS: dict[str, Reader] = {
     ".jsonl": jsonl_rows,
     ".json": json_rows,
     ".csv": csv_rows,
@@ -23,13 +25,21 @@ READERS: dict[str, Callable[[Path, Task], Iterator[Located]]] = {
 TABLES = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
 
 
-def read(path: Path, task: Task) -> Iterator[Located]:
+def read(path: Path, task: Task, bad: Bad = refuse) -> Iterator[Located]:
     """(where, raw row) for each row of a file, read as its ending and the task's fields say."""
     if not path.is_file():
         raise UserError(missing_file(path))
-    rows = _reader(path, task)(path, task)
+    met = []
+
+    def judged(error: UserError) -> None:
+        met.append(error)
+        bad(error)
+
+    rows = _reader(path, task)(path, task, judged)
     first = next(rows, None)
     if first is None:
+        if met:
+            return
         raise UserError(f"{path}: the file is empty: there are no rows in it")
     yield first
     yield from rows
@@ -59,7 +69,7 @@ def unreadable_kind(path: Path, task: Task) -> str | None:
     )
 
 
-def _reader(path: Path, task: Task) -> Callable[[Path, Task], Iterator[Located]]:
+def _reader(path: Path, task: Task) -> Reader:
     problem = unreadable_kind(path, task)
     if problem is not None:
         raise UserError(problem)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
+from llmexp.data.bad_rows import Bad, BadRows, refuse
 from llmexp.data.check import quick_check
 from llmexp.data.formats import format_note
 from llmexp.data.hub import read_hub
@@ -25,9 +27,10 @@ def load_examples(task: Task) -> Examples:
 
     The same task always gives the same examples: the run's seed plays no part.
     """
-    notes: list[str] = []
-    train = _rows(task, task.train, "train", notes)
-    parts = {name: _given(task, name, notes) for name in ("test", "validation")}
+    found = Examples(train=[], validation=[], test=[])
+    notes = found.notes
+    train = _rows(task, task.train, "train", found)
+    parts = {name: _given(task, name, found) for name in ("test", "validation")}
     rest = _carved(task, train, parts, notes)
     labels = sorted({row["label"] for row in train if "label" in row})
     splits = {
@@ -40,7 +43,7 @@ def load_examples(task: Task) -> Examples:
         notes.append(f"after data.limit.train, train has no row of {', '.join(absent)}")
     notes += overlap_notes(splits["train"], {name: splits[name] for name in ("validation", "test")})
     prints = {name: fingerprint(rows) for name, rows in splits.items()}
-    return Examples(labels=labels, fingerprint=prints, notes=notes, **splits)
+    return replace(found, labels=labels, fingerprint=prints, **splits)
 
 
 def fingerprint(rows: Iterable[Row]) -> str:
@@ -52,9 +55,9 @@ def fingerprint(rows: Iterable[Row]) -> str:
     return digest.hexdigest()
 
 
-def _given(task: Task, name: str, notes: list[str]) -> list[Row]:
+def _given(task: Task, name: str, found: Examples) -> list[Row]:
     locator = getattr(task, name)
-    return [] if locator is None else _rows(task, locator, name, notes)
+    return [] if locator is None else _rows(task, locator, name, found)
 
 
 def _carved(
@@ -75,22 +78,26 @@ def _carved(
     return rest
 
 
-def _rows(task: Task, locator: str, split: str, notes: list[str]) -> list[Row]:
-    """Canonical rows of one split in source order; empty texts left out and counted."""
-    located = list(_typed(task, located_rows(task, locator)))
-    if not located:
+def _rows(task: Task, locator: str, split: str, found: Examples) -> list[Row]:
+    """Canonical rows of one split in source order; bad and empty ones left out and counted."""
+    bad = BadRows(task, locator)
+    rows: list[Row] = []
+    for where, raw, row in canonical_rows(task, locator, bad):
+        if not rows and split == "train":
+            note = format_note(raw, task, where)
+            found.notes += [note] if note is not None else []
+        rows.append(row)
+    found.notes += bad.close(len(rows))
+    found.bad += bad.count
+    if not rows:
         raise UserError(f"data.{split}: {locator} has no rows")
-    note = format_note(located[0][1], task, located[0][0])
-    if note is not None and split == "train":
-        notes.append(note)
-    rows = [task.canonical(raw, where) for where, raw in located]
     if task.separator is not None and all(set(row) == {"text"} for row in rows):
         rows = _joined(rows, task.separator)
     full = [row for row in rows if not is_blank(row)]
     if not full:
         raise UserError(f"data.{split}: every text in {locator} is empty")
     if len(full) < len(rows):
-        notes.append(f"{split}: {len(rows) - len(full)} rows with an empty text left out")
+        found.notes.append(f"{split}: {len(rows) - len(full)} rows with an empty text left out")
     return full
 
 
@@ -107,7 +114,18 @@ def is_blank(row: Row) -> bool:
     return not (row["messages"][-1]["content"] if "messages" in row else row["text"]).strip()
 
 
-def located_rows(task: Task, locator: str) -> Iterator[Located]:
+def canonical_rows(task: Task, locator: str, bad: Bad) -> Iterator[tuple[str, Row, Row]]:
+    """(where, raw row, canonical row) of whatever a locator names, in source order."""
+    for where, raw in _typed(task, located_rows(task, locator, bad), bad):
+        try:
+            row = task.canonical(raw, where)
+        except UserError as error:
+            bad(error)
+        else:
+            yield where, raw, row
+
+
+def located_rows(task: Task, locator: str, bad: Bad = refuse) -> Iterator[Located]:
     """(where, raw row) of whatever a locator names."""
     scheme, _, rest = locator.partition(":")
     if scheme == "specimens":
@@ -115,7 +133,7 @@ def located_rows(task: Task, locator: str) -> Iterator[Located]:
         return ((f"{locator}: row {number}", row) for number, row in rows)
     if scheme in SCHEMES and not Path(locator).exists():
         return SCHEMES[scheme](locator)
-    return read(Path(locator), task)
+    return read(Path(locator), task, bad)
 
 
 def read_python(locator: str) -> Iterator[Located]:
@@ -136,19 +154,23 @@ SCHEMES: dict[str, Callable[[str], Iterator[Located]]] = {
 }
 
 
-def _typed(task: Task, rows: Iterable[Located]) -> Iterator[Located]:
-    """The same rows, refused where a column that is used changes its type."""
+def _typed(task: Task, rows: Iterable[Located], bad: Bad) -> Iterator[Located]:
+    """The same rows without those in which a column that is used changes its type."""
     used = {"label", *task.columns.values()}
     seen: dict[str, type] = {}
     for where, raw in rows:
-        for name in used & raw.keys():
+        problem = None
+        for name in sorted(used & raw.keys()):
             kind, value = type(raw[name]), raw[name]
             if value is not None and seen.setdefault(name, kind) is not kind:
-                raise UserError(
+                problem = (
                     f"{where}: column {name!r}: expected {seen[name].__name__} as in the rows "
                     f"before, found {kind.__name__} {value!r:.60}"
                 )
-        yield where, raw
+        if problem is None:
+            yield where, raw
+        else:
+            bad(UserError(problem))
 
 
 def _check(task: Task, labels: list[str], splits: dict[str, list[Row]]) -> None:

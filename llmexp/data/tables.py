@@ -8,19 +8,20 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from llmexp.data.lines import Located, RawRow, decode, shown
+from llmexp.data.bad_rows import Bad
+from llmexp.data.lines import Located, decode, shown, sound
 from llmexp.errors import UserError
 from llmexp.tasks.base import Task
 
 
-def csv_rows(path: Path, task: Task) -> Iterator[Located]:
+def csv_rows(path: Path, task: Task, bad: Bad) -> Iterator[Located]:
     """One row from each record; a field may span lines."""
     delimiter = task.delimiter or ("\t" if path.suffix.lower() == ".tsv" else ",")
     quoting = csv.QUOTE_NONE if task.quoting == "none" else csv.QUOTE_MINIMAL
     csv.field_size_limit(sys.maxsize)  # the default refuses texts over 131,072 characters
     # newline="": line ends inside quoted fields are the csv module's business.
     reader = csv.reader(
-        io.StringIO(decode(path, task), newline=""),
+        io.StringIO(decode(path, task, lenient=True), newline=""),
         delimiter=delimiter.replace("\\t", "\t"),
         quoting=quoting,
         strict=True,
@@ -42,7 +43,12 @@ def csv_rows(path: Path, task: Task) -> Iterator[Located]:
         if fields and names is None:
             names = _header(where, fields)
         elif fields and names is not None:
-            yield where, _fields(where, names, fields)
+            if not sound(where, " | ".join(fields), task, bad):
+                continue
+            if len(fields) == len(names):
+                yield where, dict(zip(names, fields, strict=True))
+            else:
+                bad(_miscounted(where, names, fields))
 
 
 def _header(where: str, fields: list[str]) -> list[str]:
@@ -52,16 +58,14 @@ def _header(where: str, fields: list[str]) -> list[str]:
     return fields
 
 
-def _fields(where: str, names: list[str], fields: list[str]) -> RawRow:
-    if len(fields) != len(names):
-        raise UserError(
-            f"{where}: found {len(fields)} fields where {len(names)} columns are named "
-            f"({', '.join(names[:8])}): {shown(' | '.join(fields))}"
-        )
-    return dict(zip(names, fields, strict=True))
+def _miscounted(where: str, names: list[str], fields: list[str]) -> UserError:
+    return UserError(
+        f"{where}: found {len(fields)} fields where {len(names)} columns are named "
+        f"({', '.join(names[:8])}): {shown(' | '.join(fields))}"
+    )
 
 
-def parquet_rows(path: Path, task: Task) -> Iterator[Located]:
+def parquet_rows(path: Path, task: Task, bad: Bad) -> Iterator[Located]:
     """One row from each row of a parquet file."""
     import pyarrow
     import pyarrow.parquet

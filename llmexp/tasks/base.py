@@ -76,6 +76,8 @@ class Examples:
     """Class names in index order; empty where the task has no classes."""
     fingerprint: dict[str, str] = field(default_factory=dict)
     """A content hash for each split."""
+    bad: int = 0
+    """Rows left out because they could not be used (`data.on_bad_row=skip`)."""
     notes: list[str] = field(default_factory=list)
     """What a user should be told: what was detected, carved off, dropped, or looks leaked."""
 
@@ -116,6 +118,10 @@ class Task:
     """A regular expression with named groups that reads one row from one line."""
     separator: str | None = None
     """What parts documents in a .txt file; null makes the file one document."""
+    on_bad_row: Literal["raise", "skip"] = "raise"
+    """A row that cannot be used: stop at it, or leave it out and count it."""
+    max_bad_rows: NonNegativeInt | Fraction = 0.01
+    """What skip leaves out at most: an int is rows of a source, a float a fraction of them."""
     max_length: PositiveInt | None = None
     """Tokens; null takes the model's own limit."""
     batch_size: PositiveInt = 32
