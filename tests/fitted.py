@@ -75,6 +75,7 @@ def fit(made: Context, epochs: int = 2, net: Any = None) -> Fitted:
     losses = Losses()
     trainer = pl.Trainer(
         max_epochs=epochs,
+        gradient_clip_val=1.0,
         accelerator="cpu",
         logger=False,
         enable_checkpointing=False,

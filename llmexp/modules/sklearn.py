@@ -22,17 +22,17 @@ STATE = "classifier"
 
 
 class SklearnClassifier(Evaluation):
-    """`trainer.fit` fits it in one step without a gradient; validation and test are everyone's."""
+    """`trainer.fit` fits it without a gradient; validation and test are everyone's."""
 
     def __init__(self, context: Context):
         super().__init__(context)
         self.net = nn.Identity()
+        self.nothing = nn.Parameter(torch.zeros(()))
         self.classifier: Any = None
-        self.automatic_optimization = False
         self.strict_loading = False
         self.tokens_trained = 0
 
-    def on_fit_start(self) -> None:
+    def on_train_start(self) -> None:
         """Fit here, not in a step: on every rank the same, on all the rows."""
         if self.classifier is None:
             data = self.trainer.datamodule
@@ -54,8 +54,9 @@ class SklearnClassifier(Evaluation):
         """Nothing is left to learn; ends the training after its first validation."""
         self.trainer.should_stop = True
 
-    def configure_optimizers(self) -> None:
-        return None
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """Of a parameter that nothing reads: the Trainer and its callbacks expect an optimizer."""
+        return torch.optim.SGD([self.nothing], lr=0.0)
 
     def loss(self, batch: Batch) -> Loss:
         probabilities = class_probabilities(self.classifier, batch["features"], len(self.labels))
