@@ -41,7 +41,7 @@ class Composed:
         option = choices.get(group)
         leaf = re.escape(key.split(".")[-1].split("[")[0])
         for file in self._files(group, option):
-            if "." not in key or re.search(rf"^\s*{leaf}\s*:", file.read_text(), re.M):
+            if "." not in key or re.search(rf"(^|[{{,\s]){leaf}\s*:", file.read_text(), re.M):
                 ours = file.is_relative_to(conf_dir())
                 return f"conf/{file.parent.name}/{file.name}" if ours else str(file)
         return f"conf/{group}/{option}.yaml" if option else "conf/run.yaml"

@@ -70,12 +70,7 @@ class HFModel:
         folder = Path(location)
         if folder.is_dir():
             if not (folder / "config.json").is_file():
-                inner = folder / "model" / "config.json"
-                adapter = folder / "adapter_config.json"
-                if adapter.is_file():
-                    return
-                hint = f"; did you mean {folder / 'model'}?" if inner.is_file() else ""
-                raise UserError(f"{location} has no config.json{hint}")
+                raise UserError(_why_unusable(folder))
         elif location.startswith((".", "/", "~")) or location.count("/") > 1:
             raise UserError(f"there is no folder {location}")
 
@@ -130,9 +125,9 @@ class HFModel:
                 config = AutoConfig.from_pretrained(self.location(), **self._shared(), **overrides)
         if self.dropout is not None:
             for name in vars(config):
-                if "dropout" in name or name.endswith(("pdrop", "_drop")):
-                    if isinstance(getattr(config, name), (int, float)):
-                        setattr(config, name, self.dropout)
+                drops = "dropout" in name or name.endswith(("pdrop", "_drop"))
+                if drops and isinstance(getattr(config, name), (int, float)):
+                    setattr(config, name, self.dropout)
         return config
 
     def load_tokenizer(self) -> PreTrainedTokenizerBase:
@@ -206,22 +201,50 @@ class HFModel:
         return 512
 
 
+def _why_unusable(folder: Path) -> str:
+    """Of a folder without config.json: what it is, and which folder would do."""
+    near = [folder / "model", folder / "model-merged", folder.parent / "model-merged"]
+    usable = [path for path in near if (path / "config.json").is_file()]
+    if usable:
+        return f"{folder} has no config.json; did you mean {usable[0]}?"
+    if any((path / "adapter_config.json").is_file() for path in (folder, near[0])):
+        return (
+            f"{folder} holds adapters, and a whole model is needed; train them with "
+            "strategy.merge=true and use the model-merged folder that leaves"
+        )
+    return f"{folder} has no config.json"
+
+
 class explained:  # noqa: N801  (reads as a verb: `with explained(model):`)
-    """Turns the many ways in which a checkpoint can be unreachable into one sentence."""
+    """Turns the many ways in which a checkpoint can be unreachable into one sentence.
+
+    Where the hub does not answer, its cache is asked alone: the libraries would retry for 23 s.
+    """
 
     def __init__(self, model: HFModel):
         self.model = model
+        self.offline = False
 
     def __enter__(self) -> None:
-        return None
+        from huggingface_hub import constants
+
+        from llmexp.data.hub import hub_answers
+
+        self.offline = constants.HF_HUB_OFFLINE
+        if self.model.path is not None and not Path(self.model.location()).is_dir():
+            constants.HF_HUB_OFFLINE = self.offline or not hub_answers()
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        from huggingface_hub import constants
         from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
-        if not isinstance(error, (OSError, HfHubHTTPError, HFValidationError)):
+        constants.HF_HUB_OFFLINE = self.offline
+        # transformers says with a ValueError that a config names no architecture it knows.
+        if not isinstance(error, (OSError, ValueError, HfHubHTTPError)):
             return
         where = self.model.location()
-        if Path(where).is_dir():
+        strange = isinstance(error, ValueError) and not isinstance(error, HFValidationError)
+        if Path(where).is_dir() or strange:
             first = str(error).splitlines()[0]
             raise UserError(f"model.path: {where} is not a usable checkpoint: {first}") from error
         said = str(error).lower()

@@ -89,7 +89,7 @@ def test_every_model_has_a_tiny_stand_in_of_its_family(
 @pytest.mark.parametrize("name", names("data"))
 def test_every_data_set_has_rows_to_try(name: str, tmp_path: Path, cache: Path) -> None:
     result = smoke(tmp_path, cache, f"data={name}", "model=smollm2_135m", "strategy=lora")
-    assert result["examples"]["train"] >= 2
+    assert result["examples"]["train"] >= 1
 
 
 @pytest.mark.long

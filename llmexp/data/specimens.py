@@ -25,13 +25,16 @@ SENTENCES = (
     "He reads the last page of every book before the first.",
 )
 ROWS = {"train": 24, "validation": 8, "test": 8}
+PER_CLASS = {"train": 5, "validation": 1, "test": 1}
+# Pairs of sentences that a split has to itself.
+SPAN = len(SENTENCES) * (len(SENTENCES) - 1) // len(ROWS)
 
 
 def text_of(split: str, number: int) -> str:
     """Two sentences that no other row has, in this split or another."""
     if split not in ROWS:
         raise UserError(f"specimens:{split}: no such split; {did_you_mean(split, ROWS)}")
-    at = sum(list(ROWS.values())[: list(ROWS).index(split)]) + number
+    at = SPAN * list(ROWS).index(split) + number % SPAN
     first, second = at % len(SENTENCES), (at + at // len(SENTENCES) + 1) % len(SENTENCES)
     return f"{SENTENCES[first]} {SENTENCES[second]}"
 
@@ -39,7 +42,7 @@ def text_of(split: str, number: int) -> str:
 def labelled(task: Any, split: str) -> list[Row]:
     """Rows for classification: the classes that have words in YAML, else two."""
     labels = list(task.labels) or ["negative", "positive"]
-    count = max(ROWS.get(split, 0), 2 * len(labels))
+    count = max(ROWS.get(split, 0), PER_CLASS.get(split, 0) * len(labels))
     rows = []
     for i in range(count):
         row = {"text": text_of(split, i), "label": labels[i % len(labels)]}
