@@ -27,9 +27,9 @@ def blocks(net: Any) -> nn.ModuleList:
     """The transformer blocks, bottom first: the longest list of modules of one class."""
     best: nn.ModuleList | None = None
     for module in backbone(net).modules():
-        if isinstance(module, nn.ModuleList) and len({type(m) for m in module}) == 1:
-            if best is None or len(module) > len(best):
-                best = module
+        alike = isinstance(module, nn.ModuleList) and len({type(m) for m in module}) == 1
+        if alike and (best is None or len(module) > len(best)):
+            best = module
     if best is None:
         raise UserError(f"{type(unwrapped(net)).__name__} has no list of transformer blocks")
     return best
@@ -64,14 +64,17 @@ def empty_network(context: Context) -> nn.Module:
         return context.task.auto_class().from_config(context.config)
 
 
-def linear_paths(net: nn.Module) -> list[str]:
+def linear_paths(net: Any) -> list[str]:
     """Full names of the linear layers of the backbone; those of a head are left out."""
     from transformers.pytorch_utils import Conv1D
 
     body = {id(m) for m in backbone(net).modules()}
-    found = [n for n, m in net.named_modules() if isinstance(m, (nn.Linear, Conv1D)) and id(m) in body]
     output = net.get_output_embeddings() if hasattr(net, "get_output_embeddings") else None
-    return [n for n in found if net.get_submodule(n) is not output]
+    return [
+        name
+        for name, module in net.named_modules()
+        if isinstance(module, (nn.Linear, Conv1D)) and id(module) in body and module is not output
+    ]
 
 
 def is_conv1d(module: nn.Module) -> bool:

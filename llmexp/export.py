@@ -34,7 +34,7 @@ def export_adapters(module: Any, context: Context) -> None:
     net = module.net
     own = getattr(context.config, "quantization_config", None)
     ours = getattr(net.config, "quantization_config", None) if own is None else None
-    more = {} if ours is None else {"quantization": _plain(ours)}
+    more: dict[str, Any] = {} if ours is None else {"quantization": _plain(ours)}
     with published(module, context, predictor=context.task.predictor, **more) as folder:
         net.peft_config["default"].base_model_name_or_path = findable(context.model.location())
         # Looking for resized embeddings would ask the hub for the base's config (peft #1452).
@@ -56,8 +56,8 @@ def export_merged(module: Any, context: Context) -> None:
     )
     said = agreement(module.net, whole, context)
     log.info(f"model-merged/: {said['sentence']}")
-    settings = {"predictor": context.task.predictor, "name": "model-merged", "merged": said}
-    with published(module, context, **settings) as folder:
+    name, predictor = "model-merged", context.task.predictor
+    with published(module, context, predictor=predictor, name=name, merged=said) as folder:
         save_whole(whole, folder)
 
 

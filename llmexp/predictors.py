@@ -102,8 +102,10 @@ def load_base(facts: dict[str, Any], auto_class: Any, **config: Any) -> Any:
     from transformers import BitsAndBytesConfig
 
     base = recorded_base(facts)
+    net: Any
     if "quantization" not in facts:
-        return base.load(auto_class, base.config(**config)).to(device()).eval()
+        net = base.load(auto_class, base.config(**config))
+        return net.to(device()).eval()
     quantization = BitsAndBytesConfig.from_dict(facts["quantization"])
     more = {"quantization_config": quantization, "device_map": {"": device()}}
     return base.load(auto_class, base.config(**config), **more).eval()

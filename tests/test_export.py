@@ -223,3 +223,19 @@ def test_a_package_is_recorded_by_name_and_a_folder_wherever_one_stands(
     monkeypatch.chdir(tmp_path)
     assert export.base_facts(HFModel(path="bert"))["path"] == str(tmp_path / "bert")
     assert export.base_facts(HFModel(path="owner/name"))["path"] == "owner/name"
+
+
+def test_a_run_of_adapters_is_no_base_for_the_next_but_its_merged_folder_is(
+    finished: dict[str, Path], tmp_path: Path
+) -> None:
+    from llmexp.models import HFModel
+
+    for path in (finished["lora"], finished["lora"] / "model"):
+        (complaint,) = HFModel(path=str(path)).check()
+        assert "holds adapters" in complaint and "strategy.merge=true" in complaint
+    (complaint,) = HFModel(path=str(finished["full_finetune"])).check()
+    assert f"did you mean {finished['full_finetune'] / 'model'}?" in complaint
+    assert HFModel(path=str(finished["full_finetune"] / "model")).check() == []
+    tiny.bert(tmp_path / "model-merged")
+    (complaint,) = HFModel(path=str(tmp_path)).check()
+    assert f"did you mean {tmp_path / 'model-merged'}?" in complaint

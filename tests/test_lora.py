@@ -10,8 +10,10 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForSequenceClassification, BertModel
 
-from llmexp.architecture import linear_paths, new_head_names
+from llmexp.architecture import empty_network, linear_paths, new_head_names, unwrapped
 from llmexp.errors import UserError
+from llmexp.strategies.base import Strategy
+from llmexp.strategies.full_finetune import FullFinetune
 from tests import nets, tiny
 
 CASES = [("bert", "classification"), ("gpt2", "instruction"), ("llama", "classification")]
@@ -185,16 +187,18 @@ def test_what_the_checkpoint_lacks_is_trained_whole(tmp_path: Path) -> None:
         assert all(p.requires_grad for p in pooler.modules_to_save.parameters())
 
 
-@pytest.mark.parametrize("kind", ["lora", "qlora"])
-def test_recomputed_activations_give_the_same_gradients(kind: str, case: tuple[Path, Any]) -> None:
+@pytest.mark.parametrize(
+    "strategy", [nets.lora(), nets.qlora(), FullFinetune()], ids=lambda s: type(s).__name__
+)
+def test_recomputed_activations_give_the_same_gradients(
+    strategy: Strategy, case: tuple[Path, Any]
+) -> None:
     found = []
     for checkpointing in (False, True):
-        strategy = getattr(nets, kind)()
         made = nets.context(case[0], strategy, case[1], gradient_checkpointing=checkpointing)
         net = nets.adapted(made)
         calls = []
-        block = next(m for n, m in net.named_modules() if n.endswith((".layers.0", ".h.0", "er.0")))
-        inner = next(m for m in block.modules() if hasattr(m, "lora_A"))
+        inner = unwrapped(net).get_submodule(linear_paths(empty_network(made))[0])
         inner.register_forward_pre_hook(lambda *_, calls=calls: calls.append(1))
         found.append(nets.gradients(net, made))
         # Recomputing is visible: the block's layers run a second time in the backward pass.

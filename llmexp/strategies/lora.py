@@ -116,7 +116,7 @@ class LoRA(Strategy):
         return LoraConfig(
             task_type=TaskType.SEQ_CLS if head else TaskType.CAUSAL_LM,
             r=self.rank,
-            lora_alpha=self.alpha,
+            lora_alpha=self.alpha,  # type: ignore[arg-type]  # any number will do
             lora_dropout=self.dropout,
             target_modules=targets,
             modules_to_save=whole or None,
