@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from llmexp.config import spec
 from llmexp.tasks.base import IGNORE, Batch, Encoded, Examples, Loss, Row, Task
@@ -15,6 +15,13 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
+def text_keys(labels: Any) -> Any:
+    """Class names as text: YAML reads a bare 0 or true as a number or a truth."""
+    if not isinstance(labels, dict):
+        return labels
+    return {k if isinstance(k, str) else str(k).lower(): v for k, v in labels.items()}
+
+
 @spec
 class Classification(Task):
     """Rows of `text` (perhaps `text_pair`) and `label`."""
@@ -22,7 +29,7 @@ class Classification(Task):
     kind: ClassVar[str] = "classification"
     predictor: ClassVar[str] = "classifier"
 
-    labels: dict[str, str] = Field(default_factory=dict)
+    labels: Annotated[dict[str, str], BeforeValidator(text_keys)] = Field(default_factory=dict)
     """Raw label -> words that describe it; prompting reads these."""
 
     def specimens(self, split: str) -> list[Row]:
