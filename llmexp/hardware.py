@@ -92,6 +92,7 @@ def observers(e: Experiment, context: Context, record: Record) -> dict[str, Any]
     """The callbacks of the experiment, our own after them, and the tracker's logger."""
     from llmexp.callbacks.cost import Cost
     from llmexp.callbacks.curves import Curves
+    from llmexp.callbacks.last_validation import LastValidation
     from llmexp.callbacks.metrics_file import MetricsFile
     from llmexp.callbacks.progress import progress
     from llmexp.callbacks.stop import Stop
@@ -99,7 +100,8 @@ def observers(e: Experiment, context: Context, record: Record) -> dict[str, Any]
     named = [instantiate(node) for node in e.config.callbacks.values() if node is not None]
     if not context.strategy.trains:
         named = [c for c in named if not isinstance(c, pl.callbacks.Checkpoint)]
-    own = [Curves(), MetricsFile(context.folder), progress(), Cost(record), Stop(record.signals)]
+    seen = [Curves(), MetricsFile(context.folder), progress(), Cost(record)]
+    own = [LastValidation(), *seen, Stop(record.signals)]
     return {
         "callbacks": [*named, *own],
         "logger": e.tracking.logger(e, context),
