@@ -99,6 +99,10 @@ def _check(args: argparse.Namespace, specs: bool) -> int | None:
     jobs = compose_jobs(args.overrides, name, args.config_dir, args.multirun)
     if not specs:
         return None
+    if any(job.tree["preview"] for job in jobs):
+        from llmexp.doctor.command import preview
+
+        return preview([job for job in jobs if job.tree["preview"]], name)
     complaints: list[str] = []
     for job in jobs:
         try:
@@ -157,6 +161,13 @@ def compare(argv: list[str]) -> int:
     return compare_main(argv)
 
 
+def doctor(argv: list[str]) -> int:
+    """Show what a run would train on and whether it would work: llmexp doctor strategy=lora"""
+    from llmexp.doctor.command import run as doctor_run
+
+    return doctor_run(argv)
+
+
 def predict(argv: list[str]) -> int:
     """Predict with a finished run: llmexp predict outputs/RUN "some text" """
     from llmexp.predict import main as predict_main
@@ -166,6 +177,7 @@ def predict(argv: list[str]) -> int:
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "run": run,
+    "doctor": doctor,
     "compare": compare,
     "predict": predict,
     "job": job_command,

@@ -43,6 +43,10 @@ class Cache:
     dir: str
     max_gb: Annotated[float, Field(gt=0)]
 
+    def unread(self) -> dict[str, str]:
+        """Fields that nothing reads as the others are set, and why."""
+        return {} if self.enabled else {"max_gb": "cache.enabled=false: nothing is kept"}
+
 
 @spec
 class Choices:
@@ -62,6 +66,7 @@ class RunConfig:
     seed: NonNegativeInt
     resume: Literal["never", "auto"]
     dry: bool
+    preview: bool
     objective: str
     """The metric a sweeper optimises, by its key in `result.json`."""
     choices: Choices

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from llmexp.config import Cache
     from llmexp.models import HFModel
     from llmexp.optim import AdamW
+    from llmexp.preflight import Experiment
     from llmexp.strategies.base import Strategy
     from llmexp.tasks.base import Examples, Task
 
@@ -38,3 +39,24 @@ class Context:
         """The id written into padding; masks hide it, so any id would do."""
         pad = self.tokenizer.pad_token_id
         return int(pad) if pad is not None else 0
+
+
+def context_of(e: Experiment, folder: Path, examples: Examples) -> Context:
+    """Read the small files of the model: everything that can be wrong but its weights."""
+    tokenizer = e.strategy.tokenizer(e.model, e.task, examples)
+    e.task.prepare(tokenizer)
+    config = e.strategy.config(e.model, e.task, examples, tokenizer)
+    return Context(
+        strategy=e.strategy,
+        model=e.model,
+        task=e.task,
+        optim=e.optim,
+        cache=e.config.cache,
+        seed=e.config.seed,
+        folder=folder,
+        examples=examples,
+        tokenizer=tokenizer,
+        config=config,
+        max_length=min(e.task.max_length or 10**9, e.model.longest(config)),
+        accumulate=e.config.trainer.get("accumulate_grad_batches", 1),
+    )

@@ -37,6 +37,12 @@ class AdamW:
     states: Literal["full", "8bit", "paged_8bit"]
     """8-bit states need bitsandbytes; paged ones move to host memory under pressure on a GPU."""
 
+    def unread(self) -> dict[str, str]:
+        """Fields that nothing reads as the others are set, and why."""
+        if SCHEDULES[self.schedule][1]:
+            return {}
+        return {"final_learning_rate": f"optim.schedule={self.schedule} ends where it began"}
+
     def warmup_steps(self, total_steps: int) -> int:
         if isinstance(self.warmup, int):
             return self.warmup

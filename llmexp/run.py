@@ -9,7 +9,7 @@ from typing import Any
 import pytorch_lightning as pl
 
 from llmexp import console, outcome
-from llmexp.context import Context
+from llmexp.context import Context, context_of
 from llmexp.data.sources import load_examples
 from llmexp.hardware import build_trainer, check_devices, disband, environment
 from llmexp.preflight import Experiment
@@ -52,23 +52,7 @@ def prepare(e: Experiment, folder: Path) -> Context:
     examples = load_examples(e.task)
     for note in examples.notes:
         log.info(note)
-    tokenizer = e.strategy.tokenizer(e.model, e.task, examples)
-    e.task.prepare(tokenizer)
-    config = e.strategy.config(e.model, e.task, examples, tokenizer)
-    return Context(
-        strategy=e.strategy,
-        model=e.model,
-        task=e.task,
-        optim=e.optim,
-        cache=e.config.cache,
-        seed=e.config.seed,
-        folder=folder,
-        examples=examples,
-        tokenizer=tokenizer,
-        config=config,
-        max_length=min(e.task.max_length or 10**9, e.model.longest(config)),
-        accumulate=e.config.trainer.get("accumulate_grad_batches", 1),
-    )
+    return context_of(e, folder, examples)
 
 
 def fit_and_test(trainer: pl.Trainer, module: Any, data: Any, record: Record) -> None:

@@ -93,4 +93,24 @@ def _column_problems(task: Task) -> list[str]:
     ]
 
 
+def unread(task: Task) -> dict[str, str]:
+    """Fields that nothing reads as the others are set, and why."""
+    given = {name: getattr(task, name) for name in SPLITS if getattr(task, name) is not None}
+    files = [Path(where) for where in given.values() if Path(where).is_file()]
+    endings = {path.suffix.lower() for path in files}
+    found = {
+        f"{name}_fraction": f"data.{name} is given" for name in ("validation", "test") if name in given
+    }
+    if len(given) == len(SPLITS) and task.limit == type(task.limit)():
+        found["split_seed"] = "every split is given and none is limited"
+    if not endings & {".csv", ".tsv"}:
+        why = "no source is a csv or tsv file"
+        found |= dict.fromkeys(("delimiter", "quoting", "header", "names"), why)
+    if not endings - {".parquet"}:
+        found["encoding"] = "no source is a text file"
+    if task.on_bad_row == "raise":
+        found["max_bad_rows"] = "data.on_bad_row=raise stops at the first"
+    return found
+
+
 REQUIRED = {"classification": ("text", "label"), "language_modeling": ("text",)}

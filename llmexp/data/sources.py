@@ -15,7 +15,7 @@ from llmexp.data.hub import read_hub
 from llmexp.data.lines import Located
 from llmexp.data.pydocs import read_pydocs
 from llmexp.data.readers import read
-from llmexp.data.splits import carve, limited, overlap_notes
+from llmexp.data.splits import carve, cleaned, limited, overlap_notes
 from llmexp.errors import UserError, did_you_mean
 from llmexp.tasks.base import Examples, Row, Task
 
@@ -32,6 +32,7 @@ def load_examples(task: Task) -> Examples:
     train = _rows(task, task.train, "train", found)
     parts = {name: _given(task, name, found) for name in ("test", "validation")}
     rest = _carved(task, train, parts, notes)
+    rest = cleaned(rest, parts, task, notes)
     labels = sorted({row["label"] for row in train if "label" in row})
     splits = {
         name: limited(rows, getattr(task.limit, name), task.split_seed, name)

@@ -8,7 +8,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 
-from llmexp.tasks.base import Row
+from llmexp.tasks.base import Row, Task
 
 FEW_DOCUMENTS = 10
 Parts = tuple[list[Row], list[Row]]
@@ -99,6 +99,30 @@ def limited(rows: list[Row], count: int | None, seed: int, purpose: str) -> list
 def _parted(rows: list[Row], taken: set[int]) -> Parts:
     rest = [row for index, row in enumerate(rows) if index not in taken]
     return rest, [row for index, row in enumerate(rows) if index in taken]
+
+
+def cleaned(
+    train: list[Row], others: dict[str, list[Row]], task: Task, notes: list[str]
+) -> list[Row]:
+    """Train without what `data.overlap` and `data.duplicates` say to drop; notes count it."""
+    held_out = {content_key(row) for rows in others.values() for row in rows}
+    seen: set[str] = set()
+    kept = []
+    leaked = doubled = 0
+    for row in train:
+        key = content_key(row)
+        if task.overlap == "drop" and key in held_out:
+            leaked += 1
+        elif task.duplicates == "drop" and key in seen:
+            doubled += 1
+        else:
+            kept.append(row)
+        seen.add(key)
+    if leaked:
+        notes.append(f"train: {leaked} rows dropped whose text stands in validation or test")
+    if doubled:
+        notes.append(f"train: {doubled} rows dropped that repeat the text of an earlier one")
+    return kept
 
 
 def overlap_notes(train: list[Row], others: dict[str, list[Row]]) -> list[str]:

@@ -16,6 +16,21 @@ if TYPE_CHECKING:
     from llmexp.tasks.base import Examples, Task
 
 
+# What only an optimizer's steps would read.
+TRAINING = (
+    "optim",
+    "trainer.max_epochs",
+    "trainer.max_steps",
+    "trainer.accumulate_grad_batches",
+    "trainer.gradient_clip_val",
+    "trainer.gradient_clip_algorithm",
+    "trainer.val_check_interval",
+    "callbacks.checkpoint",
+    "callbacks.early_stopping",
+    "model.gradient_checkpointing",
+)
+
+
 @spec
 class Strategy:
     """Base: load pretrained weights, train all of them. A strategy overrides what differs."""
@@ -30,6 +45,22 @@ class Strategy:
                 "use strategy=from_scratch, or model=local model.path=FOLDER"
             ]
         return []
+
+    def unread(self, model: HFModel, task: Task) -> dict[str, str]:
+        """Keys of the experiment, whole groups too, that this strategy never reads, and why."""
+        return {
+            "model.pooling": "this strategy pools no features",
+            "model.vocab_size": "no tokenizer is trained on the data",
+            "data.labels": "words for labels are read by prompting only",
+        }
+
+    def targets(self, context: Context) -> list[str]:
+        """Full names of the layers that get an adapter."""
+        return []
+
+    def silent_at_first(self, net: nn.Module) -> set[str]:
+        """Trained parameters whose first gradient is zero by design."""
+        return set()
 
     def tokenizer(self, model: HFModel, task: Task, examples: Examples) -> PreTrainedTokenizerBase:
         return model.load_tokenizer()

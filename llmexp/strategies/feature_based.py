@@ -9,7 +9,7 @@ from pydantic import Field
 from llmexp.classifiers import SKLEARN, Name, check_options
 from llmexp.config import Fraction, PositiveInt, RunConfig, spec
 from llmexp.pooling import Pooling, natural
-from llmexp.strategies.base import Strategy
+from llmexp.strategies.base import TRAINING, Strategy
 from llmexp.tasks.classification import Classification
 
 if TYPE_CHECKING:
@@ -44,6 +44,22 @@ class FeatureBased(Strategy):
                 f"strategy: feature_based puts a classifier on features, and data poses "
                 f"{task.kind}; strategy=lora or strategy=head_only works on it"
             )
+        return found
+
+    def unread(self, model: HFModel, task: Task) -> dict[str, str]:
+        found = Strategy.unread(self, model, task)
+        why = "texts run through the frozen backbone once, before any step"
+        found |= dict.fromkeys(("data.batch_size", "data.num_workers"), why)
+        found |= dict.fromkeys(("model.dropout", "model.gradient_checkpointing"), why)
+        if self.pooling is None:
+            del found["model.pooling"]
+        else:
+            found["model.pooling"] = f"strategy.pooling={self.pooling} stands in its place"
+        if self.classifier in SKLEARN:
+            found |= dict.fromkeys(TRAINING, f"{self.classifier} is fitted, not stepped")
+        if self.classifier != "mlp":
+            why = f"{self.classifier} has no hidden layer"
+            found |= dict.fromkeys(("strategy.hidden", "strategy.dropout"), why)
         return found
 
     def check_targets(self, context: Context) -> None:

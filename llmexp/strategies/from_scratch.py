@@ -34,10 +34,22 @@ class FromScratch(Strategy):
             ]
         return []
 
+    def unread(self, model: HFModel, task: Task) -> dict[str, str]:
+        from llmexp.tokenizers import TRAINED
+
+        found = Strategy.unread(self, model, task)
+        if self.tokenizer_name(model) in TRAINED:
+            del found["model.vocab_size"]
+        return found
+
+    def tokenizer_name(self, model: HFModel) -> str | None:
+        """What the tokenizer is called, or None where it is the checkpoint's own."""
+        return model.tokenizer or ("byte_bpe" if not has_tokenizer(model) else None)
+
     def tokenizer(self, model: HFModel, task: Task, examples: Examples) -> PreTrainedTokenizerBase:
         from llmexp.tokenizers import TRAINED
 
-        name = model.tokenizer or ("byte_bpe" if not has_tokenizer(model) else None)
+        name = self.tokenizer_name(model)
         if name not in TRAINED:
             return model.load_tokenizer()
         return TRAINED[name](task.texts(examples.train), model.vocab_size)

@@ -99,6 +99,12 @@ class LoRA(Strategy):
         where = {path: block_of(net, path) for path in paths}
         return [path for path, at in where.items() if at is not None and at >= lowest]
 
+    def silent_at_first(self, net: nn.Module) -> set[str]:
+        """Every A: its gradient is B's transpose times something, and B starts at zero."""
+        found = dict(net.named_parameters())
+        zero = [n for n, p in found.items() if "lora_B" in n and not p.detach().any()]
+        return {name.replace("lora_B", "lora_A") for name in zero} & found.keys()
+
     def adapt(self, net: nn.Module, context: Context) -> nn.Module:
         from peft import get_peft_model
 

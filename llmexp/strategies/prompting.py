@@ -10,7 +10,7 @@ from llmexp.config import RunConfig, spec
 from llmexp.exemplars import Exemplars
 from llmexp.prompts import template_complaints
 from llmexp.quantization import NEEDS, complaints, method
-from llmexp.strategies.base import Strategy
+from llmexp.strategies.base import TRAINING, Strategy
 from llmexp.tasks.classification import Classification
 
 if TYPE_CHECKING:
@@ -54,6 +54,19 @@ class Prompting(Strategy):
         elif model.is_decoder() is False:
             found.append("strategy.prompt: an encoder reads none; set strategy.hypothesis instead")
         return found + [f"strategy.prompt: {c}" for c in template_complaints(self.prompt)]
+
+    def unread(self, model: HFModel, task: Task) -> dict[str, str]:
+        found = Strategy.unread(self, model, task)
+        found |= dict.fromkeys((*TRAINING, "model.dropout"), "nothing is trained")
+        for name in ("model.pooling", "data.labels"):
+            del found[name]
+        if not isinstance(task, Classification):
+            why = f"{task.kind} has no labels to compare"
+            return found | dict.fromkeys(("strategy.hypothesis", "strategy.temperature"), why)
+        if model.is_decoder():
+            why = "a decoder weighs labels by their likelihood, it embeds none"
+            found |= dict.fromkeys(("strategy.hypothesis", "strategy.temperature"), why)
+        return found
 
     def exemplars(self, context: Context) -> Exemplars:
         """The train rows that are shown."""

@@ -35,6 +35,14 @@ class QLoRA(LoRA):
             found.append("strategy: qlora needs the package bitsandbytes: pip install bitsandbytes")
         return found
 
+    def unread(self, model: HFModel, task: Task) -> dict[str, str]:
+        found = LoRA.unread(self, model, task)
+        if model.quantized():
+            names = ("quant_type", "double_quant", "compute_dtype")
+            why = "the checkpoint is quantised already"
+            found |= {f"strategy.{name}": why for name in names}
+        return found
+
     def load(self, context: Context) -> nn.Module:
         """The base in 4 bits; its new head, and whatever else the checkpoint lacks, in full."""
         if getattr(context.config, "quantization_config", None) is not None:

@@ -92,6 +92,8 @@ class Task:
     """
 
     kind: ClassVar[str] = "task"
+    in_blocks: ClassVar[bool] = False
+    """Whether rows are joined and cut into blocks, so that no row is too long."""
     predictor: ClassVar[str] = ""
     """What loads a network trained on this task (a key of `llmexp.predict.PREDICTORS`)."""
 
@@ -118,6 +120,10 @@ class Task:
     """A regular expression with named groups that reads one row from one line."""
     separator: str | None = None
     """What parts documents in a .txt file; null makes the file one document."""
+    overlap: Literal["keep", "drop"] = "keep"
+    """Train rows whose text also stands in validation or test (lower-cased, letters and digits)."""
+    duplicates: Literal["keep", "drop"] = "keep"
+    """Train rows that repeat the text of an earlier one."""
     on_bad_row: Literal["raise", "skip"] = "raise"
     """A row that cannot be used: stop at it, or leave it out and count it."""
     max_bad_rows: NonNegativeInt | Fraction = 0.01
@@ -130,6 +136,16 @@ class Task:
 
     def check(self, model: HFModel) -> list[str]:
         """Complaints about this task on this model; no weights, no network."""
+        return []
+
+    def unread(self) -> dict[str, str]:
+        """Fields that nothing reads as the others are set, and why."""
+        from llmexp.data.check import unread
+
+        return unread(self)
+
+    def ends(self, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+        """Tokens that end what is written; none where nothing is."""
         return []
 
     def specimens(self, split: str) -> list[Row]:

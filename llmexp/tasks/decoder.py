@@ -30,6 +30,13 @@ class DecoderTask(Task):
             ]
         return []
 
+    def unread(self) -> dict[str, str]:
+        found = Task.unread(self)
+        if self.generation.examples == 0:
+            why = "data.generation.examples=0: no answer is written"
+            found |= {f"generation.{name}": why for name in ("max_new_tokens", "temperature")}
+        return found
+
     def auto_class(self) -> Any:
         from transformers import AutoModelForCausalLM
 

@@ -44,6 +44,11 @@ class Instruction(DecoderTask):
 
         return DecoderTask.check(self, model) + check_template(self.template)
 
+    def ends(self, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+        from llmexp.data.templates import Template
+
+        return Template(tokenizer).stop_ids()
+
     def specimens(self, split: str) -> list[Row]:
         from llmexp.data.specimens import answered
 

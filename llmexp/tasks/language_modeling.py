@@ -22,7 +22,11 @@ class LanguageModeling(DecoderTask):
     """Rows of `text`, joined with EOS between and cut into blocks of `max_length` tokens."""
 
     kind: ClassVar[str] = "language_modeling"
+    in_blocks: ClassVar[bool] = True
     predictor: ClassVar[str] = "language_model"
+
+    def ends(self, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+        return Stream(tokenizer).ending
 
     def specimens(self, split: str) -> list[Row]:
         from llmexp.data.specimens import documents

@@ -1,0 +1,132 @@
+"""One experiment looked at from all sides without training it: reads aloud as its report does."""
+
+from __future__ import annotations
+
+import tempfile
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from llmexp.composed import Composed
+from llmexp.context import Context, context_of
+from llmexp.data.check import quick_check
+from llmexp.data.sources import load_examples
+from llmexp.doctor import verdicts
+from llmexp.doctor.knobs import as_rows, dead_knobs
+from llmexp.doctor.origins import Origins
+from llmexp.doctor.overlap import duplicates, overlap
+from llmexp.doctor.report import Report
+from llmexp.doctor.sources import read_sources
+from llmexp.preflight import GROUPS, Experiment, build, build_group
+from llmexp.tasks.base import Examples, Task
+
+
+def examine(job: Composed, config_name: str = "run") -> Report:
+    """Everything that can be said about an experiment; what cannot be reached is a finding."""
+    report = Report(str(job.tree["name"]))
+    origins = Origins(job, config_name)
+    experiment: Experiment | None = None
+    with report.stage("config"):
+        experiment = build(job.tree, job.where)
+    specs = {g: build_group(job.tree.get(g), g, job.where, []) for g in GROUPS}
+    report.sections["experiment"] = origins.values(specs)
+    if experiment is not None:
+        knobs(report, experiment, origins)
+        devices(report, experiment)
+    task = specs["data"]
+    if task is None or quick_check(task):
+        return report
+    examples = rows(report, task)
+    if experiment is not None and examples is not None:
+        context = None
+        with report.stage("model"):
+            context = context_of(experiment, Path(tempfile.gettempdir()), examples)
+            experiment.strategy.check_targets(context)
+        if context is not None:
+            tokens(report, context)
+            training(report, context, origins)
+    return report
+
+
+def knobs(report: Report, e: Experiment, origins: Origins) -> None:
+    """Values that were set and that nothing reads."""
+    found = dead_knobs(e, origins)
+    report.sections["dead_knobs"] = as_rows(found)
+    for knob in found:
+        verdicts.dead(report, knob.key, knob.origin, knob.reason)
+
+
+def devices(report: Report, e: Experiment) -> None:
+    """Whether the machine has what the run asks for."""
+    from llmexp.hardware import check_devices
+
+    with report.stage("hardware"):
+        check_devices(e.config.hardware)
+
+
+def rows(report: Report, task: Task) -> Examples | None:
+    """The data as text: sources, splits, labels, duplicates, overlap."""
+    examples: Examples | None = None
+    with report.stage("data"):
+        sources = read_sources(task)
+        report.sections["sources"] = [source.as_json() for source in sources]
+        for source in sources:
+            verdicts.source(report, task, source)
+        # A bad row is a finding by now; the rest of the rows can still be looked at.
+        rest = replace(task, on_bad_row="skip", max_bad_rows=sum(len(s.bad) for s in sources))
+        examples = load_examples(rest)
+    if examples is None:
+        return None
+    splits = {"train": examples.train, "validation": examples.validation, "test": examples.test}
+    report.sections["rows"] = {
+        name: {"rows": len(found), **duplicates(found)} for name, found in splits.items()
+    }
+    labels = Counter(row["label"] for row in examples.train if "label" in row)
+    report.sections["labels"] = {name: labels[name] for name in examples.labels}
+    report.sections["notes"] = examples.notes
+    report.overlap = overlap(examples.train, examples.test)
+    verdicts.splits(report)
+    verdicts.balance(report)
+    return examples
+
+
+def tokens(report: Report, context: Context) -> None:
+    """The data as the network sees it."""
+    from llmexp.doctor.examples import shown
+    from llmexp.doctor.tokens import Sample
+
+    with report.stage("tokens"):
+        sample = Sample(context)
+        report.sections["tokens"] = sample.as_json()
+        report.sections["examples"] = shown(sample.encoded.rows, context)
+        verdicts.tokens(report, context)
+
+
+def training(report: Report, context: Context, origins: Origins) -> None:
+    """What of the network trains, shown by one forward and backward."""
+    import pytorch_lightning as pl
+
+    from llmexp.doctor import gradients
+    from llmexp.errors import Diverged
+
+    section: dict[str, Any] = {"trains": context.strategy.trains}
+    with report.stage("model"):
+        pl.seed_everything(context.seed, verbose=False)
+        few = gradients.small(context)
+        section["adapters"] = gradients.adapted_layers(context)
+        section["shapes_only"] = gradients.is_large(context)
+        net = gradients.network(few)
+        section["parameters"] = gradients.parameters(net)
+        report.sections["training"] = section
+        cached = context.strategy.data(context, net)
+        verdicts.cache(report, origins, hasattr(cached, "prefix") or not context.cache.enabled)
+        if any(p.requires_grad for p in net.parameters()) and not section["shapes_only"]:
+            silent = context.strategy.silent_at_first(net)
+            try:
+                step = gradients.one_step(net, few)
+            except Diverged as error:
+                report.add("diverged", "fails", str(error), "optim.learning_rate=1e-5")
+                return
+            section["gradients"] = gradients.judged(net, step, silent)
+            verdicts.gradients(report)

@@ -1,0 +1,200 @@
+"""The report as a page for people: 80 columns, the verdict first and last."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable
+from itertools import groupby
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from llmexp.doctor import page_tokens, page_training
+from llmexp.doctor.report import Report
+from llmexp.errors import shown
+
+COLOURS = {"ok": "bold green", "warning": "bold yellow", "fails": "bold red"}
+SAID = {
+    "ok": "ok: nothing to mend",
+    "warning": "warning: it runs, and this is worth a look",
+    "fails": "fails: it will not work as it is",
+}
+
+
+def page(report: Report) -> None:
+    """Print every section there is, in the order of a run."""
+    out = Page(Console(highlight=False, soft_wrap=True, emoji=False))
+    out.line(f"llmexp doctor  {report.name}  ", (report.verdict, COLOURS[report.verdict]))
+    for name, write in SECTIONS.items():
+        if report.sections.get(name):
+            write(out, report)
+    _verdict(out, report)
+
+
+class Page:
+    """Lines no wider than the terminal, in colour where there is one."""
+
+    def __init__(self, console: Console):
+        self.console = console
+        self.width = min(console.width, 100)
+        self.coloured = console.is_terminal and not console.no_color
+
+    def line(self, *parts: str | tuple[str, str]) -> None:
+        self.console.print(Text.assemble(*parts))
+
+    def title(self, text: str, more: str = "") -> None:
+        self.line("")
+        self.line((text, "bold"), (f"  {more}" if more else "", "dim"))
+
+    def wrapped(self, text: str, indent: str = "  ", hanging: str | None = None) -> None:
+        hang = indent if hanging is None else hanging
+        for line in textwrap.wrap(
+            text,
+            self.width,
+            initial_indent=indent,
+            subsequent_indent=hang,
+            break_on_hyphens=False,
+            break_long_words=True,
+        ):
+            self.line(line)
+
+    def items(self, items: Iterable[str], indent: str = "    ") -> None:
+        """Items side by side, two spaces between, none broken that fits on a line."""
+        current = indent
+        for item in items:
+            if len(current) + len(item) + 2 > self.width and current.strip():
+                self.line(current.rstrip())
+                current = indent
+            for start in range(0, len(item), self.width - len(indent)):
+                piece = item[start : start + self.width - len(indent)]
+                if len(current) + len(piece) > self.width:
+                    self.line(current.rstrip())
+                    current = indent
+                current += piece
+            current += "  "
+        if current.strip():
+            self.line(current.rstrip())
+
+    def bar(self, value: int, largest: int, room: int) -> str:
+        return "█" * max(round(room * value / max(1, largest)), int(value > 0))
+
+
+def _experiment(out: Page, report: Report) -> None:
+    """Values by where they came from: what was chosen last stands first."""
+    values = report.sections["experiment"]
+    order = {"command line": 0}
+
+    def rank(value: dict[str, Any]) -> tuple[int, str]:
+        origin = value["from"]
+        last = {"built in": 9}.get(origin, 5)
+        return order.get(origin, 1 if "/experiment/" in origin else last), origin
+
+    out.title("experiment", "what it is made of, by where each value came from")
+    for (_, origin), found in groupby(sorted(values, key=rank), key=rank):
+        out.line("  ", (origin, "cyan"))
+        out.items(f"{v['key']}={_value(v['value'])}" for v in found if v["key"] != "choices")
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, dict | list):
+        inside = ", ".join(map(_value, value))
+        return f"[{inside}]" if isinstance(value, list) else "{" + inside + "}"
+    return value if isinstance(value, str) and value else shown(value)
+
+
+def _dead(out: Page, report: Report) -> None:
+    out.title("dead knobs", "set, and read by nothing")
+    for knob in report.sections["dead_knobs"]:
+        out.wrapped(f"{knob['key']} ({knob['from']}): {knob['reason']}", "  ", "    ")
+
+
+def _sources(out: Page, report: Report) -> None:
+    out.title("data")
+    for source in report.sections["sources"]:
+        counts = [f"{source[name]['count']} {name}" for name in ("bad", "empty")]
+        odd = sum(found["count"] for found in source["suspicious"].values())
+        said = ", ".join([f"{source['rows']:,} rows", *counts, f"{odd} suspicious"])
+        out.line(f"  {source['split']:<11}", _short(source["source"], out.width - 14))
+        out.line(f"  {'':<11}", (said, "dim"))
+
+
+def _short(text: str, room: int) -> str:
+    return text if len(text) <= room else "…" + text[-(room - 1) :]
+
+
+def _rows(out: Page, report: Report) -> None:
+    found = report.overlap
+    for name, counts in report.sections["rows"].items():
+        said = f"{counts['rows']:,} rows, {counts['exact']} repeated byte for byte, "
+        said += f"{counts['normalised']} once normalised"
+        out.line(f"  {name:<11}", said)
+    out.line(
+        f"  {'overlap':<11}",
+        f"test texts that stand in train: {found['exact']} byte for byte, "
+        f"{found['normalised']} normalised,",
+    )
+    more = "" if found["complete"] else "  (of the first 20,000 rows)"
+    out.line(f"  {'':<11}", f"{found['near']} nearly (MinHash, {found['threshold']}){more}")
+    out.line(
+        f"  {'':<11}",
+        ("normalised: lower-cased, only letters and digits; each count", "dim"),
+    )
+    out.line(f"  {'':<11}", ("includes the one before it", "dim"))
+    for pair in found["pairs"][:2]:
+        out.line(f"  {'':<11}", _short_end(f"test  {pair['test']}", out.width - 14))
+        out.line(f"  {'':<11}", _short_end(f"train {pair['train']}", out.width - 14))
+
+
+def _short_end(text: str, room: int) -> str:
+    flat = " ".join(text.split())
+    return flat if len(flat) <= room else flat[: room - 1] + "…"
+
+
+def _labels(out: Page, report: Report) -> None:
+    """A bar for each class; of many classes the largest and the smallest."""
+    labels = report.sections["labels"]
+    total, largest = sum(labels.values()), max(labels.values())
+    ranked = sorted(labels, key=lambda name: (-labels[name], name))
+    out.title("labels", f"{len(labels)} classes, {total:,} train rows")
+    shown_names = ranked if len(ranked) <= 12 else [*ranked[:5], "", *ranked[-5:]]
+    room = min(24, max(map(len, ranked)))
+    for name in shown_names:
+        if not name:
+            out.line("  ", (f"… {len(ranked) - 10} more", "dim"))
+            continue
+        count = labels[name]
+        bar = out.bar(count, largest, out.width - room - 22)
+        out.line(f"  {_short_end(name, room):<{room}} {count:>7,} {count / total:>6.1%}  {bar}")
+
+
+def _verdict(out: Page, report: Report) -> None:
+    out.title("verdict")
+    for number, finding in enumerate(report.findings, 1):
+        colour = COLOURS[finding.level]
+        hang = "     "
+        lines = textwrap.wrap(
+            f"{finding.level}: {finding.message}",
+            out.width - 5,
+            break_on_hyphens=False,
+        )
+        for i, line in enumerate(lines):
+            if i == 0:
+                level, _, rest = line.partition(":")
+                out.line(f"  {number}. ".ljust(5), (level, colour), f":{rest}")
+            else:
+                out.line(hang, line)
+        out.wrapped(finding.fix, f"{hang}fix: ", f"{hang}     ")
+    out.line((SAID[report.verdict], COLOURS[report.verdict]))
+
+
+SECTIONS = {
+    "experiment": _experiment,
+    "dead_knobs": _dead,
+    "sources": _sources,
+    "rows": _rows,
+    "labels": _labels,
+    "tokens": page_tokens.tokens,
+    "examples": page_tokens.examples,
+    "training": page_training.training,
+}

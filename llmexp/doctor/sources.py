@@ -1,0 +1,80 @@
+"""The sources read once more, row by row: what is bad, empty or suspicious, and where."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from llmexp.data.sources import canonical_rows, is_blank
+from llmexp.errors import UserError
+from llmexp.tasks.base import Row, Task
+
+SHOWN = 5
+# UTF-8 read as latin-1 or cp1252; the mark of bytes that were thrown away.
+MOJIBAKE = re.compile("[ÃÂ][\u0080-\u00bf]|â€|\ufffd")
+CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f]")
+
+
+class Source:
+    """One locator, read to its end whatever is in it."""
+
+    def __init__(self, task: Task, split: str, locator: str):
+        self.split, self.locator = split, locator
+        self.rows = 0
+        self.bad: list[str] = []
+        self.empty: list[str] = []
+        self.suspicious: dict[str, list[str]] = {}
+        separated = task.separator is not None
+        for where, _, row in canonical_rows(task, locator, self._bad):
+            self.rows += 1
+            if is_blank(row) and not separated:
+                self.empty.append(where)
+            else:
+                self._look(task, where, row)
+
+    def _bad(self, error: UserError) -> None:
+        self.bad.append(str(error))
+
+    def _look(self, task: Task, where: str, row: Row) -> None:
+        for text in task.texts([row]):
+            for kind, there in SIGNS.items():
+                if there(text):
+                    found = self.suspicious.setdefault(kind, [])
+                    found += [where] if where not in found[-1:] else []
+
+    def too_many(self, task: Task) -> bool:
+        """Whether a run would stop at the bad rows of this source."""
+        total, ceiling = self.rows + len(self.bad), task.max_bad_rows
+        most = ceiling if isinstance(ceiling, int) else ceiling * total
+        return bool(self.bad) and (task.on_bad_row == "raise" or len(self.bad) > most)
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "split": self.split,
+            "source": self.locator,
+            "rows": self.rows,
+            "bad": {"count": len(self.bad), "first": self.bad[:SHOWN]},
+            "empty": {"count": len(self.empty), "first": self.empty[:SHOWN]},
+            "suspicious": {
+                kind: {"count": len(places), "first": places[:SHOWN]}
+                for kind, places in self.suspicious.items()
+            },
+        }
+
+
+SIGNS = {
+    "characters of a wrong encoding": lambda text: MOJIBAKE.search(text) is not None,
+    "control characters": lambda text: CONTROL.search(text) is not None,
+    "a field that swallowed lines": lambda text: "\t" in text and "\n" in text and '"' in text,
+}
+# The override that mends each, where one does.
+MENDS = {
+    "characters of a wrong encoding": "data.encoding=utf-8",
+    "control characters": "mend the rows in the file",
+    "a field that swallowed lines": "data.quoting=none",
+}
+
+
+def read_sources(task: Task) -> list[Source]:
+    splits = {name: getattr(task, name) for name in ("train", "validation", "test")}
+    return [Source(task, name, where) for name, where in splits.items() if where is not None]

@@ -1,0 +1,114 @@
+"""What the network will see: tokens of a sample of rows, which of them are learned, how long."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from typing import Any
+
+from llmexp.context import Context
+from llmexp.tasks.base import IGNORE, Encoded, Row
+
+# Rows that are tokenised for the statistics; a template takes about a millisecond a row.
+SAMPLE = 1000
+WHOLE = 10**9
+BINS = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, WHOLE)
+
+
+class Sample:
+    """A sample of train rows as tokens, whole and at `max_length`."""
+
+    def __init__(self, context: Context):
+        self.context = context
+        rows = context.examples.train
+        drawn = sorted(random.Random(0).sample(range(len(rows)), min(SAMPLE, len(rows))))  # noqa: S311
+        self.rows = [rows[i] for i in drawn]
+        self.total = len(rows)
+        if context.task.in_blocks:
+            self.whole = [row for one in self.rows for row in self._encode([one], WHOLE).rows]
+            self.masked: list[Row] = []
+        else:
+            self.whole = self._encode(self.rows, WHOLE).rows
+            kept = {row["index"] for row in self.whole}
+            self.masked = [row for i, row in enumerate(self.rows) if i not in kept]
+        self.encoded = self._encode(self.rows, context.max_length)
+
+    def _encode(self, rows: list[Row], longest: int) -> Encoded:
+        context = self.context
+        return context.task.encode(rows, context.tokenizer, longest, context.examples.labels)
+
+    def lengths(self) -> list[int]:
+        return sorted(len(row["input_ids"]) for row in self.whole)
+
+    def too_long(self) -> int:
+        return sum(n > self.context.max_length for n in self.lengths())
+
+    def histogram(self) -> list[dict[str, int]]:
+        """Rows up to each length, from the first bin that has any to the last."""
+        lengths = self.lengths()
+        counts = [
+            sum(low < n <= high for n in lengths)
+            for low, high in zip((0, *BINS), BINS, strict=False)
+        ]
+        used = [i for i, count in enumerate(counts) if count]
+        return [{"up_to": BINS[i], "rows": counts[i]} for i in range(used[0], used[-1] + 1)]
+
+    def as_json(self) -> dict[str, Any]:
+        lengths, task = self.lengths(), self.context.task
+        learned = [learned_tokens(row) for row in self.encoded.rows]
+        tokens = sum(len(row["input_ids"]) for row in self.encoded.rows)
+        return {
+            "sample": len(self.rows),
+            "rows": self.total,
+            "max_length": self.context.max_length,
+            "in_blocks": task.in_blocks,
+            "encoded": len(self.encoded.rows),
+            "tokens": tokens,
+            "learned_tokens": sum(learned),
+            "learned_share": round(sum(learned) / max(1, tokens), 4),
+            "lengths": {"median": lengths[len(lengths) // 2], "longest": lengths[-1]},
+            "histogram": self.histogram(),
+            "too_long": 0 if task.in_blocks else self.too_long(),
+            "counts": self.encoded.counts,
+            "fully_masked": len(self.masked),
+            "marks": self.marks(),
+        }
+
+    def marks(self) -> dict[str, Any]:
+        """How often BOS stands in a row, and in how many rows an end is learned."""
+        tokenizer = self.context.tokenizer
+        rows = [sequence(row) for row in self.encoded.rows]
+        ends = set(self.context.task.ends(tokenizer))
+        bos = Counter(sum(token == tokenizer.bos_token_id for token, _ in row) for row in rows)
+        return {
+            "bos": tokenizer.bos_token,
+            "bos_per_row": {str(n): count for n, count in sorted(bos.items())},
+            "doubled_bos": sum(_doubled(row, tokenizer.bos_token_id) for row in rows),
+            "ends": [str(tokenizer.convert_ids_to_tokens(i)) for i in sorted(ends)],
+            "end_learned": sum(any(t in ends and on for t, on in row) for row in rows),
+            "end_present": sum(any(t in ends for t, _ in row) for row in rows),
+        }
+
+
+def _doubled(row: list[tuple[int, bool]], bos: int | None) -> bool:
+    return bos is not None and len(row) > 1 and row[0][0] == row[1][0] == bos
+
+
+def learned_tokens(row: Row) -> int:
+    labels = row["labels"]
+    return sum(n != IGNORE for n in labels) if isinstance(labels, list) else int(labels != IGNORE)
+
+
+def sequence(row: Row) -> list[tuple[int, bool]]:
+    """(token, learned) of a row in reading order: a label is the token that follows its position."""
+    ids, labels = row["input_ids"], row["labels"]
+    if not isinstance(labels, list):
+        return [(token, False) for token in ids]
+    following = [*ids[1:], None]
+    found = [(ids[0], False)]
+    for token, label in zip(following, labels, strict=True):
+        if label != IGNORE:
+            found.append((label, True))
+        elif token is not None:
+            found.append((token, False))
+    return found
