@@ -66,7 +66,7 @@ class FineTune(Evaluation):
         both = torch.stack([self.window_tokens.float(), self.window_loss])
         tokens, loss = update.over_ranks(both).unbind()
         # Ranks' gradients were averaged, so their sum is the average times the ranks.
-        update.scale(self.parameters(), self.trainer.world_size / tokens.clamp(min=1))
+        update.scale(update.stepped(optimizer), self.trainer.world_size / tokens.clamp(min=1))
         self.update_loss = loss / tokens.clamp(min=1)
         self.log("train/loss", self.update_loss, prog_bar=True)
         self.window_tokens.zero_()
@@ -79,7 +79,7 @@ class FineTune(Evaluation):
         gradient_clip_algorithm: str | None = None,
     ) -> None:
         """Stop at an update that is not finite; clip, by the norm over all shards and ranks."""
-        norm = update.global_norm(self.parameters())
+        norm = update.global_norm(update.stepped(optimizer))
         self.log("train/gradient_norm", norm)
         scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None
         # A float16 loss scaler meets infinite gradients by design, and skips them itself.
@@ -88,7 +88,7 @@ class FineTune(Evaluation):
         self.guard.check(optimizer, self.global_step, self.update_loss, judged, defer=fused)
         if gradient_clip_val is not None and gradient_clip_val > 0:
             how = gradient_clip_algorithm or "norm"
-            update.clip(list(self.parameters()), norm, gradient_clip_val, how)
+            update.clip(update.stepped(optimizer), norm, gradient_clip_val, how)
 
     def configure_optimizers(self) -> Any:
         steps = int(self.trainer.estimated_stepping_batches)

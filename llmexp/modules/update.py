@@ -23,6 +23,11 @@ def _local(tensor: Tensor) -> Tensor:
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
+def stepped(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    """What the optimizer steps; walking the network for it took longer than a step of a head."""
+    return [p for group in optimizer.param_groups for p in group["params"]]
+
+
 @torch.no_grad()
 def scale(parameters: Iterable[Tensor], factor: Tensor) -> None:
     """Multiply every gradient by a scalar on the device."""
