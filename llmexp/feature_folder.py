@@ -60,7 +60,8 @@ class FeaturePredictor:
 
         base = recorded_base(facts)
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.backbone = base.load(AutoModel, base.config()).to(device)
+        net: Any = base.load(AutoModel, base.config())
+        self.backbone = net.to(device)
         self.tokenizer = load_tokenizer(folder)
         self.labels: list[str] = facts["labels"]
         self.max_length: int = facts["max_length"]
@@ -69,7 +70,7 @@ class FeaturePredictor:
 
     def predict(self, texts: Sequence[Any]) -> list[dict[str, Any]]:
         """For each text its `prediction` and the `scores` of all labels."""
-        rows = []
+        rows: list[dict[str, Any]] = []
         for text in texts:
             first, second = text if isinstance(text, tuple) else (text, None)
             ids = self.tokenizer(first, second, truncation=True, max_length=self.max_length)

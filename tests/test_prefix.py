@@ -93,6 +93,15 @@ def test_an_output_head_is_untied_and_proven(family: str) -> None:
     assert proven(net, frozen_blocks(net), task, whole, whole, None)
 
 
+def test_a_family_with_another_convention_is_not_proven() -> None:
+    """DeBERTa's blocks return a tuple: it runs uncached rather than by a guess."""
+    config = AutoConfig.for_model("deberta-v2", **SMALL)
+    net = AutoModelForSequenceClassification.from_config(config)
+    net = HeadOnly().adapt(net, None)  # type: ignore[arg-type]
+    whole = fitted.texts()[0].collate(ragged(), 0)
+    assert not proven(net, frozen_blocks(net), fitted.texts()[0], whole, whole, None)
+
+
 def test_a_difference_is_not_proven() -> None:
     """Where a low block also feeds the trained one directly, stored states are not enough."""
     net = shaped("bert")

@@ -15,6 +15,9 @@ from llmexp.tasks.base import Batch, Loss
 class TorchClassifier(nn.Module):
     """Logits [B, C] of features [B, H], standardised by the train rows' mean and deviation."""
 
+    mean: Tensor
+    deviation: Tensor
+
     def __init__(self, name: str, width: int, classes: int, hidden: int, dropout: float):
         super().__init__()
         self.register_buffer("mean", torch.zeros(width))
@@ -51,7 +54,8 @@ class FeatureClassifier(FineTune):
 
     def setup(self, stage: str) -> None:
         """The data module was set up before: its train features are there."""
-        self.net.standardise(self.trainer.datamodule.features["train"])
+        trainer: Any = self.trainer
+        self.net.standardise(trainer.datamodule.features["train"])
 
     def loss(self, batch: Batch) -> Loss:
         return feature_loss(self.net(batch["features"]).float(), batch["labels"])

@@ -35,7 +35,8 @@ class SklearnClassifier(Evaluation):
     def on_train_start(self) -> None:
         """Fit here, not in a step: on every rank the same, on all the rows."""
         if self.classifier is None:
-            data = self.trainer.datamodule
+            trainer: Any = self.trainer
+            data = trainer.datamodule
             rows = data.encoded["train"].rows
             features = data.features["train"].numpy()
             self.fit(features, np.array([row["labels"] for row in rows]))
