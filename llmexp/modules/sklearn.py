@@ -68,11 +68,13 @@ class SklearnClassifier(Evaluation):
         from skops.io import dumps
 
         data = np.frombuffer(dumps(self.classifier), dtype=np.uint8).copy()
+        checkpoint["validation_metrics"] = self.validation_metrics
         checkpoint["state_dict"] = {STATE: torch.from_numpy(data)}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         from skops.io import loads
 
+        self.validation_metrics = checkpoint["validation_metrics"]
         data = checkpoint["state_dict"].pop(STATE).numpy().tobytes()
         self.classifier = loads(data, trusted=TRUSTED)
 
