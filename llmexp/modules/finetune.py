@@ -97,6 +97,7 @@ class FineTune(Evaluation):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep trained weights only: a frozen base can be loaded again, a 4-bit one must be."""
         self.guard.settle()
+        checkpoint["validation_metrics"] = self.validation_metrics
         state = checkpoint["state_dict"]
         checkpoint["state_dict"] = {
             name: value
@@ -111,7 +112,6 @@ class FineTune(Evaluation):
         if not best:
             return
         checkpoint = torch.load(best, map_location="cpu", weights_only=True)
-        step = checkpoint["global_step"]
-        self.validation_metrics = self.validations.get(step, self.validation_metrics)
-        if step != trainer.global_step:
+        self.validation_metrics = checkpoint["validation_metrics"]
+        if checkpoint["global_step"] != trainer.global_step:
             trainer.strategy.load_model_state_dict(checkpoint, strict=False)
