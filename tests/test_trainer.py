@@ -174,6 +174,22 @@ def validation_losses(folder: Path) -> list[float]:
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_a_base_in_half_precision_is_trained_in_whole(
+    precision: str,
+    inputs: list[str],  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    """As hardware=gpu does: adapters and head are float32 on a bfloat16 base, and as good."""
+    some = [*inputs, "strategy=lora", "data.batch_size=8"]
+    whole = run(tmp_path / "whole", *some)
+    half = run(tmp_path / "half", *some, "model.dtype=bfloat16", f"hardware.precision={precision}")
+    state = torch.load(tmp_path / "half" / "checkpoints" / "best.ckpt", weights_only=True)
+    assert {value.dtype for value in state["state_dict"].values()} == {torch.float32}
+    assert half["metrics"]["test/loss"] == pytest.approx(whole["metrics"]["test/loss"], abs=0.03)
+
+
+@pytest.mark.long
 def test_early_stopping_is_one_override(inputs: list[str], tmp_path: Path) -> None:  # noqa: F811
     run(
         tmp_path / "a",
