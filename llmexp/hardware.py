@@ -36,7 +36,9 @@ def check_devices(hardware: dict[str, Any]) -> None:
     devices = hardware.get("devices", "auto")
     count = torch.cuda.device_count()
     if wanted in ("gpu", "cuda") and isinstance(devices, int) and there["cuda"] and devices > count:
-        raise UserError(f"hardware.devices: {devices} GPUs were asked for, this machine has {count}")
+        raise UserError(
+            f"hardware.devices: {devices} GPUs were asked for, this machine has {count}"
+        )
 
 
 def environment(e: Experiment) -> None:
