@@ -6,7 +6,8 @@ the same however it is cut into micro-batches and ranks.
 
 from __future__ import annotations
 
-from typing import Any, Iterator
+from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
