@@ -7,9 +7,10 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import pytorch_lightning as pl
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Sampler
 
 from llmexp.data.batches import EvaluationBatches, TokenRows, UpdateBatches
+from llmexp.data.token_budget import BudgetEvaluationBatches, BudgetUpdateBatches
 from llmexp.errors import UserError
 from llmexp.tasks.base import Batch, Encoded, Row
 
@@ -40,8 +41,11 @@ class TokenData(pl.LightningDataModule):
                 raise UserError(
                     f"data.{name}: no row is left after tokenising ({self.encoded[name].counts})"
                 )
+            if name == "train":
+                self.encoded[name] = context.task.packed(self.encoded[name], context.max_length)
+            context.examples.encoding[name] = self.encoded[name].facts()
 
-    def _loader(self, name: str, sampler: UpdateBatches | EvaluationBatches) -> DataLoader:
+    def _loader(self, name: str, sampler: Sampler[list[int]]) -> DataLoader:
         workers = self.context.task.num_workers
         return DataLoader(
             TokenRows(self.encoded[name].rows),
@@ -59,14 +63,12 @@ class TokenData(pl.LightningDataModule):
         return [len(row["input_ids"]) for row in self.encoded[name].rows]
 
     def train_dataloader(self) -> DataLoader:
-        sampler = UpdateBatches(
-            self.lengths("train"),
-            self.context.task.batch_size,
-            self.accumulate,
-            self.context.seed,
-            *self._rank(),
-        )
-        return self._loader("train", sampler)
+        task, lengths = self.context.task, self.lengths("train")
+        more = (self.accumulate, self.context.seed, *self._rank())
+        budget = task.tokens_per_batch
+        if budget is not None:
+            return self._loader("train", BudgetUpdateBatches(lengths, budget, *more))
+        return self._loader("train", UpdateBatches(lengths, task.batch_size, *more))
 
     def val_dataloader(self) -> DataLoader:
         return self._evaluation("validation")
@@ -75,8 +77,11 @@ class TokenData(pl.LightningDataModule):
         return self._evaluation("test")
 
     def _evaluation(self, name: str) -> DataLoader:
-        size = self.context.task.batch_size
-        return self._loader(name, EvaluationBatches(self.lengths(name), size, *self._rank()))
+        task, lengths, rank = self.context.task, self.lengths(name), self._rank()
+        budget = task.tokens_per_batch
+        if budget is not None:
+            return self._loader(name, BudgetEvaluationBatches(lengths, budget, *rank))
+        return self._loader(name, EvaluationBatches(lengths, task.batch_size, *rank))
 
     def _rank(self) -> tuple[int, int]:
         if self.trainer is None:

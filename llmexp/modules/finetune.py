@@ -53,6 +53,11 @@ class FineTune(Evaluation):
         rest(self.net)
         return self
 
+    def on_fit_start(self) -> None:
+        """The task looks at the network where and as it will be trained."""
+        with self.trainer.precision_plugin.forward_context():
+            self.task.prove(self.net)
+
     def loss(self, batch: Batch) -> Loss:
         with standing_in(self.frozen, batch.get("hidden")), self._precision():
             return self.task.loss(self.net, batch)
