@@ -49,7 +49,8 @@ class FeatureBased(Strategy):
     def unread(self, model: HFModel, task: Task) -> dict[str, str]:
         found = Strategy.unread(self, model, task)
         why = "texts run through the frozen backbone once, before any step"
-        found |= dict.fromkeys(("data.batch_size", "data.num_workers"), why)
+        names = ("data.batch_size", "data.tokens_per_batch", "data.num_workers")
+        found |= dict.fromkeys(names, why)
         found |= dict.fromkeys(("model.dropout", "model.gradient_checkpointing"), why)
         if self.pooling is None:
             del found["model.pooling"]
