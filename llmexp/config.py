@@ -28,7 +28,8 @@ def spec(cls: type[T]) -> type[T]:
     settings = ConfigDict(
         extra="forbid", use_attribute_docstrings=True, arbitrary_types_allowed=True
     )
-    return dataclass(frozen=True, kw_only=True, config=settings)(cls)
+    made: Any = dataclass(frozen=True, kw_only=True, config=settings)(cls)
+    return made
 
 
 def is_spec(target: Any) -> bool:

@@ -135,6 +135,7 @@ def test_the_best_checkpoint_is_what_is_exported(name: str, tmp_path: Path) -> N
     tiny.bert(tmp_path / "bert", labels=3)
     given = [*runs.classified(tmp_path / "data"), "model=local", f"strategy={name}"]
     given += [f"model.path={tmp_path / 'bert'}", "data.max_length=32", "trainer.max_epochs=2"]
+    given += ["optim.learning_rate=3e-4"]
     result = runs.finished(tmp_path / "run", *given, "callbacks.checkpoint.mode=max")
     best = torch.load(tmp_path / "run/checkpoints/best.ckpt", weights_only=True)
     last = torch.load(tmp_path / "run/checkpoints/last.ckpt", weights_only=True)

@@ -41,9 +41,9 @@ def carve(rows: list[Row], fraction: float, seed: int, purpose: str) -> Parts:
     sizes = {name: sum(map(len, members)) for name, members in classes.items()}
     taken: set[int] = set()
     for name, quota in shares(sizes, count).items():
-        members = classes[name]
-        random.Random(f"{seed}:{purpose}:{name}").shuffle(members)  # noqa: S311
-        taken.update(_fill(members[:-1], quota))
+        texts = classes[name]
+        random.Random(f"{seed}:{purpose}:{name}").shuffle(texts)  # noqa: S311
+        taken.update(_fill(texts[:-1], quota))
     return _parted(rows, taken)
 
 

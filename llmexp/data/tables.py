@@ -7,6 +7,7 @@ import io
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from llmexp.data.bad_rows import Bad
 from llmexp.data.lines import Located, decode, shown, sound
@@ -17,7 +18,7 @@ from llmexp.tasks.base import Task
 def csv_rows(path: Path, task: Task, bad: Bad) -> Iterator[Located]:
     """One row from each record; a field may span lines."""
     delimiter = task.delimiter or ("\t" if path.suffix.lower() == ".tsv" else ",")
-    quoting = csv.QUOTE_NONE if task.quoting == "none" else csv.QUOTE_MINIMAL
+    quoting: Any = csv.QUOTE_NONE if task.quoting == "none" else csv.QUOTE_MINIMAL
     csv.field_size_limit(sys.maxsize)  # the default refuses texts over 131,072 characters
     # newline="": line ends inside quoted fields are the csv module's business.
     reader = csv.reader(

@@ -65,5 +65,3 @@ def hush() -> None:
     from llmexp import quiet
 
     quiet.libraries()
-
-

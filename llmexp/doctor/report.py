@@ -76,4 +76,3 @@ class Report:
             "name": self.name,
             **self.sections,
         }
-

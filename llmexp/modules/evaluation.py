@@ -20,6 +20,8 @@ class Evaluation(pl.LightningModule):
     """
 
     net: Any
+    validation_scores: Any
+    test_scores: Any
 
     def __init__(self, context: Context):
         super().__init__()

@@ -28,13 +28,16 @@ class FineTune(Evaluation):
     Gradients are summed first and divided once, in `on_before_optimizer_step`.
     """
 
+    window_tokens: Tensor
+    window_loss: Tensor
+
     def __init__(self, net: nn.Module, context: Context):
         super().__init__(context)
         self.net = net
         # An adapter's checkpoint holds no base weights, so loading it cannot be strict.
         self.strict_loading = False
         self.trained = {n for n, p in net.named_parameters() if p.requires_grad}
-        self.half = half_precision(net)
+        self.autocast_dtype = half_precision(net)
         self.register_buffer("window_tokens", torch.zeros((), dtype=torch.long), persistent=False)
         self.register_buffer("window_loss", torch.zeros(()), persistent=False)
         self.tokens_trained = 0
@@ -64,9 +67,9 @@ class FineTune(Evaluation):
 
     def _precision(self) -> AbstractContextManager[Any]:
         """Float32 parts and a half-precision base meet in autocast, asked for or not."""
-        if self.half is None:
+        if self.autocast_dtype is None:
             return nullcontext()
-        return torch.autocast(self.device.type, self.half)
+        return torch.autocast(self.device.type, self.autocast_dtype)
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         loss = self.loss(batch)

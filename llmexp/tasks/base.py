@@ -233,9 +233,7 @@ class Task:
         """How many of the first test rows get a generated answer; the rest is `answers`' part."""
         return 0
 
-    def written(
-        self, net: Any, rows: list[Row], tokenizer: PreTrainedTokenizerBase
-    ) -> list[Row]:
+    def written(self, net: Any, rows: list[Row], tokenizer: PreTrainedTokenizerBase) -> list[Row]:
         """Answers that are generated, one for each row."""
         raise NotImplementedError
 

@@ -107,7 +107,7 @@ class Classification(Task):
         truth = torch.tensor([index[row["label"]] for row in examples.test])
         total = sum(counts.values())
         frequency = torch.tensor([counts[name] / total for name in examples.labels])
-        scores = self.scores(examples.labels)
+        scores: Any = self.scores(examples.labels)
         guess = torch.full((len(truth), len(examples.labels)), 0.0)
         guess[:, index[majority]] = 1.0
         loss = -frequency.log()[truth].sum()
