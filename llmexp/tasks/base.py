@@ -11,7 +11,7 @@ from llmexp.config import Fraction, NonNegativeInt, PositiveInt, spec
 from llmexp.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from torch import Tensor, nn
     from transformers import PreTrainedTokenizerBase
@@ -32,9 +32,14 @@ class Encoded:
     and `index` (the row's number in its split).
     """
 
-    rows: list[Row]
+    rows: Sequence[Row]
     counts: dict[str, int] = field(default_factory=dict)
     """What happened on the way: truncated, dropped, ..."""
+
+    def lengths(self) -> list[int]:
+        """Tokens of each row; asked of the file, where one holds the rows."""
+        known = getattr(self.rows, "lengths", None)
+        return known() if known is not None else [len(row["input_ids"]) for row in self.rows]
 
 
 class Loss(NamedTuple):
