@@ -1,4 +1,4 @@
-"""`llmexp cache [clear]`: what is kept between runs, how much it takes, and a way to be rid of it."""
+"""`llmexp cache [clear]`: what is kept between runs, how large it is, and a way to be rid of it."""
 
 from __future__ import annotations
 
@@ -74,10 +74,13 @@ def settings(overrides: list[str]) -> Cache:
         if not equals or name not in ("cache.dir", "cache.max_gb"):
             raise UserError(f"cache: takes cache.dir=FOLDER and cache.max_gb=N, not {word}")
     tree = OmegaConf.merge(tree, OmegaConf.from_dotlist(overrides))
+    node: Any = OmegaConf.to_container(tree.cache, resolve=True)
     try:
-        return Cache(**OmegaConf.to_container(tree.cache, resolve=True))
+        return Cache(**node)
     except ValueError as error:
-        raise UserError(f"cache.max_gb: must be a number above 0, not {tree.cache.max_gb}") from error
+        raise UserError(
+            f"cache.max_gb: must be a number above 0, not {tree.cache.max_gb}"
+        ) from error
 
 
 def _wanted(entry: Kept, args: argparse.Namespace) -> bool:

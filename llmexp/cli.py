@@ -50,7 +50,9 @@ def main(argv: list[str]) -> int:
 
 
 def _overview() -> str:
-    lines = [f"  llmexp {name:<9} {(f.__doc__ or '').splitlines()[0]}" for name, f in COMMANDS.items()]
+    lines = [
+        f"  llmexp {name:<9} {(f.__doc__ or '').splitlines()[0]}" for name, f in COMMANDS.items()
+    ]
     return "\n".join(["usage: llmexp COMMAND ...", "", *lines])
 
 
@@ -60,9 +62,11 @@ def run(argv: list[str]) -> int:
 
     from llmexp.compose import open_keys
 
-    args = get_args_parser().parse_args(argv)
-    argv = [open_keys([word])[0] if word in args.overrides else word for word in argv]
+    # Intermixed: Hydra's own parser refuses `a=1 -m b=2,3`.
+    args = get_args_parser().parse_intermixed_args(argv)
+    flags = [word for word in argv if word not in args.overrides]
     args.overrides = open_keys(args.overrides)
+    argv = [*flags, *args.overrides]
     asks = args.help or args.hydra_help or args.shell_completion
     if not asks:
         asks = args.cfg or args.info

@@ -6,11 +6,14 @@ import argparse
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from llmexp import comparison, comparison_text
 from llmexp.errors import UserError
 from llmexp.results import FILE
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 Result = dict[str, Any]
 
@@ -27,6 +30,8 @@ def main(argv: list[str]) -> int:
         print(comparison_text.csv_text(groups), end="")
     elif args.markdown:
         print(comparison_text.markdown_text(groups), end="")
+    elif args.svg:
+        print(comparison_text.svg_text(lambda console: _print(groups, console)), end="")
     else:
         _print(groups)
     return 0
@@ -68,13 +73,14 @@ def _parser() -> argparse.ArgumentParser:
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--csv", action="store_true", help="every column, for other programs")
     form.add_argument("--markdown", action="store_true", help="a table for a document")
+    form.add_argument("--svg", action="store_true", help="the table as a picture")
     return parser
 
 
-def _print(groups: Iterable[comparison.Group]) -> None:
+def _print(groups: Iterable[comparison.Group], console: Console | None = None) -> None:
     from rich.console import Console
 
-    console = Console(highlight=False)
+    console = console or Console(highlight=False)
     groups = list(groups)
     if len(groups) > 1:
         console.print(comparison.why_apart(groups), soft_wrap=True, markup=False)

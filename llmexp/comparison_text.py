@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
+import re
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from llmexp.comparison import Group, columns, footnotes, rows, test_fingerprint, title, why_apart
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.table import Table
 
 FACTS = ("name", "task", "strategy", "model", "data", "seed", "status", "reason")
@@ -79,3 +82,14 @@ def _record(run: dict[str, Any]) -> dict[str, Any]:
     record |= {f"baseline/{name}": value for name, value in run.get("baseline", {}).items()}
     record |= {f"cost/{name}": value for name, value in run.get("cost", {}).items()}
     return {**record, "folder": run.get("folder", "")}
+
+
+def svg_text(show: Callable[[Console], None]) -> str:
+    """What `show` prints to a console 90 columns wide, as a picture that asks no server for fonts."""
+    from rich._export_format import CONSOLE_SVG_FORMAT
+    from rich.console import Console
+
+    console = Console(record=True, width=90, file=io.StringIO(), highlight=False)
+    show(console)
+    local = re.sub(r"@font-face \{\{.*?\}\}\s*", "", CONSOLE_SVG_FORMAT, flags=re.S)
+    return console.export_svg(title="llmexp compare", code_format=local, unique_id="compare")

@@ -91,12 +91,13 @@ class FeatureCache:
 
 
 def _open(kept: Kept, shape: tuple[int, int], dtype: torch.dtype) -> Entry | None:
-    path = kept.folder / STATES
+    path, facts = kept.folder / STATES, kept.facts
+    whole = path.is_file() and path.stat().st_size == size_of(shape, dtype)
     # A file of another length is what a crash of the machine may leave.
-    if not path.is_file() or path.stat().st_size != size_of(shape, dtype):
+    if not whole or "seconds" not in facts:
         return None
     states = torch.from_file(str(path), shared=False, size=shape[0] * shape[1], dtype=dtype)
-    return Entry(states.view(shape), kept.facts["seconds"], hit=True)
+    return Entry(states.view(shape), facts["seconds"], hit=True)
 
 
 def _reserve(path: Path, size: int) -> None:

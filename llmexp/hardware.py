@@ -31,15 +31,14 @@ def check_devices(hardware: dict[str, Any]) -> None:
     if wanted in there and not there[wanted]:
         raise UserError(
             f"hardware.accelerator: {wanted} was asked for, and this machine has none that torch "
-            f"{torch.__version__} can use; hardware=auto takes what is there, hardware=cpu runs here"
+            f"{torch.__version__} can use; hardware=auto takes what is here, or hardware=cpu"
         )
     devices = hardware.get("devices", "auto")
-    if wanted in ("gpu", "cuda") and isinstance(devices, int) and there["cuda"]:
-        if devices > torch.cuda.device_count():
-            raise UserError(
-                f"hardware.devices: {devices} GPUs were asked for, "
-                f"this machine has {torch.cuda.device_count()}"
-            )
+    count = torch.cuda.device_count()
+    if wanted in ("gpu", "cuda") and isinstance(devices, int) and there["cuda"] and devices > count:
+        raise UserError(
+            f"hardware.devices: {devices} GPUs were asked for, this machine has {count}"
+        )
 
 
 def environment(e: Experiment) -> None:

@@ -59,7 +59,7 @@ class AdamW:
             optimizer,
             num_warmup_steps=self.warmup_steps(total_steps),
             num_training_steps=total_steps,
-            scheduler_specific_kwargs={k: self.final_learning_rate for k in settings},
+            scheduler_specific_kwargs=dict.fromkeys(settings, self.final_learning_rate),
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 

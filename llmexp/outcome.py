@@ -68,9 +68,10 @@ def _is_out_of_memory(error: BaseException) -> bool:
 
 
 def _memory_advice(record: Record) -> str:
-    rows = record.task.batch_size
+    rows, tokens = record.task.batch_size, record.task.tokens_per_batch
+    name, size = ("batch_size", rows) if tokens is None else ("tokens_per_batch", tokens)
     return (
-        f"out of memory at data.batch_size={rows}; try data.batch_size={max(1, rows // 2)} "
+        f"out of memory at data.{name}={size}; try data.{name}={max(1, size // 2)} "
         "trainer.accumulate_grad_batches=2, a smaller data.max_length, or "
         "model.gradient_checkpointing=true"
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +10,10 @@ import torch
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
-    from llmexp.tasks.base import Batch, Loss, Task
+    from llmexp.tasks.base import Batch, Loss
+
+    # The loss of a batch, as training computes it.
+    Run = Callable[[Batch], Loss]
 
 
 @contextmanager
@@ -42,7 +45,7 @@ class _ReachedError(Exception):
         self.states = states
 
 
-def states_of(net: nn.Module, frozen: Sequence[nn.Module], task: Task, batch: Batch) -> Any:
+def states_of(frozen: Sequence[nn.Module], run: Run, batch: Batch) -> Any:
     """What the highest frozen block returns for a batch; the rest of the network does not run."""
 
     def stop(module: nn.Module, args: Any, output: Any) -> None:
@@ -50,7 +53,7 @@ def states_of(net: nn.Module, frozen: Sequence[nn.Module], task: Task, batch: Ba
 
     handle = frozen[-1].register_forward_hook(stop)
     try:
-        task.loss(net, batch)
+        run(batch)
     except _ReachedError as reached:
         return reached.states
     finally:
@@ -73,10 +76,11 @@ def evaluating(net: nn.Module) -> Iterator[None]:
 def proven(
     net: nn.Module,
     frozen: Sequence[nn.Module],
-    task: Task,
+    run: Run,
     whole: Batch,
     read: Batch,
     at: int | None,
+    tolerance: float = 1e-5,
 ) -> bool:
     """Whether stored states give the loss, logits and every gradient of the whole network.
 
@@ -84,13 +88,12 @@ def proven(
     """
     with evaluating(net):
         with torch.no_grad():
-            hidden = states_of(net, frozen, task, whole)
+            hidden = states_of(frozen, run, whole)
         if not isinstance(hidden, Tensor) or hidden.shape[:2] != whole["input_ids"].shape:
             return False
-        expected = _outcome(net, task.loss(net, whole))
+        expected = _outcome(net, run(whole))
         with standing_in(frozen, hidden if at is None else kept(hidden, whole, at)):
-            found = _outcome(net, task.loss(net, read))
-    tolerance = max(1e-5, torch.finfo(hidden.dtype).eps)
+            found = _outcome(net, run(read))
     return all(_equal(a, b, tolerance) for a, b in zip(expected, found, strict=True))
 
 

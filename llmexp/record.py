@@ -83,6 +83,8 @@ class Record:
             "bad": examples.bad,
         }
         self.result["fingerprint"] = examples.fingerprint
+        # Filled when the splits are tokenised.
+        self.result["encoding"] = examples.encoding
         self.result["notes"] = examples.notes
         self.result["baseline"] = self.task.baseline(examples)
         self.provenance["data"] = examples.fingerprint

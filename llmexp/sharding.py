@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -64,6 +65,11 @@ class FullyShard(ModelParallelStrategy):
         }
         return {**state, "state": kept} if self.is_global_zero else {}
 
+    @property
+    def lightning_restore_optimizer(self) -> bool:
+        """Lightning's own strategy does it inside `load_checkpoint`."""
+        return True
+
     def load_checkpoint(
         self, checkpoint_path: str | Path, weights_only: bool | None = None
     ) -> dict[str, Any]:
@@ -72,6 +78,10 @@ class FullyShard(ModelParallelStrategy):
 
     def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
         assert self.lightning_module is not None
+        for module in self.lightning_module.modules():
+            if isinstance(module, FSDPModule):
+                # After a forward the root holds whole copies; a write into those would be lost.
+                module.reshard()
         state = checkpoint["state_dict"]
         for name, parameter in self.lightning_module.named_parameters():
             if name in state:

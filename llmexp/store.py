@@ -43,11 +43,11 @@ class Kept:
 
     @property
     def size(self) -> int:
-        """Bytes on disk; another process may be removing it."""
+        """Bytes that are kept, without the facts; another process may be removing it."""
         total = 0
         for path in self.folder.glob("*"):
             try:
-                total += path.stat().st_size
+                total += path.stat().st_size if path.name != META else 0
             except OSError:
                 continue
         return total

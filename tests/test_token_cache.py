@@ -72,7 +72,7 @@ def test_kept_rows_and_counts_are_those_of_the_encoder(
         assert isinstance(again.rows, TokenFile)
         assert list(again.rows) == list(plain.rows)
         assert again.rows[-1] == plain.rows[-1] and again.rows[:2] == plain.rows[:2]
-        assert again.counts == plain.counts and again.lengths() == plain.lengths()
+        assert again.counts == plain.counts and again.facts() == plain.facts()
     assert len(kept(tmp_path)) == 1
 
 
@@ -89,7 +89,8 @@ def test_switched_off_it_neither_writes_nor_reads(checkpoint: Path, tmp_path: Pa
 def key(made: Context) -> str:
     made.task.prepare(made.tokenizer)
     rows, labels = made.examples.train, made.examples.labels
-    found = token_key.key(rows, made.task, made.tokenizer, made.max_length, labels)
+    task, longest = made.task, made.max_length
+    found = token_key.key(rows, "train", task, made.tokenizer, longest, labels)
     assert found is not None
     return found
 
@@ -143,6 +144,7 @@ CHANGES: dict[str, Callable[[Context], Context]] = {
     "max_length": lambda made: replace(made, max_length=95),
     "train_on": lambda made: replace(made, task=replace(made.task, train_on="everything")),
     "overflow": lambda made: replace(made, task=replace(made.task, overflow="drop")),
+    "packing": lambda made: replace(made, task=replace(made.task, packing=True)),
     "class order": lambda made: replace(made, examples=replace(made.examples, labels=["x"])),
 }
 
@@ -331,7 +333,19 @@ def test_batches_are_the_same_with_and_without(checkpoint: Path, tmp_path: Path)
     made = context(checkpoint, tmp_path)
     plain = batches(context_without(made))
     assert batches(made) == plain and batches(made) == plain
-    assert len(kept(tmp_path)) == 1, "three equal splits are one entry"
+    assert len(kept(tmp_path)) == 2, "validation and test are equal; train alone is ever packed"
+
+
+@pytest.mark.parametrize("kind", ["instruction", "language_modeling"])
+def test_packs_are_kept_as_packs(checkpoint: Path, tmp_path: Path, kind: str) -> None:
+    made = context(checkpoint, tmp_path, POSED[kind]())
+    loose = encoded(made)
+    made = replace(made, task=replace(made.task, packing=True))
+    plain = encoded(context_without(made))
+    for again in (encoded(made), encoded(made)):
+        assert list(again.rows) == list(plain.rows) and again.facts() == plain.facts()
+        assert isinstance(again.rows, TokenFile) and again.rows[0]["position_ids"]
+    assert len(plain.rows) <= len(loose.rows) and len(kept(tmp_path)) == 2
 
 
 @pytest.mark.parametrize("posed", [runs.classified, runs.answered, runs.written])

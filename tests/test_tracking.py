@@ -21,19 +21,22 @@ def offline(folder: Path) -> dict[str, Any]:
     """The one W&B run in a folder, read back from its file: run, config, summary and history."""
     files = list(folder.glob("wandb/offline-run-*/run-*.wandb"))
     assert len(files) == 1
-    command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(files[0])]
-    said = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
-    found: dict[str, Any] = {"run": {}, "summary": {}, "history": []}
-    for line in said.splitlines():
+    found: dict[str, Any] = {"run": {}, "history": []}
+    for line in inspected(files[0]).splitlines():
         record = json.loads(line)
         if record["type"] == "run":
             found["run"] |= record["run"]
             found["config"] = record["run"]["config"]["update"]
-        elif record["type"] == "summary":
-            found["summary"] |= record["summary"].get("update", {})
         elif record["type"] == "history":
             found["history"].append(record["history"]["item"])
-    return found
+    return found | {"summary": json.loads(inspected(files[0], "--summary"))["summary"]}
+
+
+def inspected(file: Path, *options: str) -> str:
+    command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", *options, str(file)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 @pytest.fixture

@@ -145,7 +145,9 @@ def children(pid: int) -> list[int]:
 @pytest.mark.long
 def test_the_best_checkpoint_is_tested(inputs: list[str], tmp_path: Path) -> None:  # noqa: F811
     """Training that gets worse: val/loss in the result is the best one, with and without ranks."""
-    worse = ["strategy=full_finetune", "optim.learning_rate=3e-2", "trainer.max_epochs=4"]
+    steady = ["optim.schedule=constant", "optim.warmup=0"]
+    worse = ["strategy=full_finetune", "trainer.max_epochs=2", *steady]
+    tested = {}
     for name, hardware in (
         ("one", ("data.batch_size=8",)),
         ("ddp", ("hardware=ddp", *TWO)),
@@ -155,11 +157,13 @@ def test_the_best_checkpoint_is_tested(inputs: list[str], tmp_path: Path) -> Non
         losses = validation_losses(tmp_path / name)
         assert min(losses) < losses[-1]
         assert result["metrics"]["val/loss"] == pytest.approx(min(losses), abs=1e-6)
-        last = [*inputs, *worse, *hardware, "callbacks.checkpoint=null"]
-        other = run(tmp_path / f"{name}_last", *last)
-        assert other["metrics"]["val/loss"] == pytest.approx(losses[-1], rel=0.2)
-        assert not (tmp_path / f"{name}_last" / "checkpoints").exists()
-        assert other["metrics"]["test/loss"] != result["metrics"]["test/loss"]
+        tested[name] = result["metrics"]["test/loss"]
+    assert tested["ddp"] == pytest.approx(tested["one"], abs=1e-5)
+    assert tested["fsdp"] == pytest.approx(tested["one"], abs=1e-5)
+    last = run(tmp_path / "last", *inputs, *worse, "data.batch_size=8", "callbacks.checkpoint=null")
+    assert last["metrics"]["val/loss"] == pytest.approx(losses[-1], abs=1e-5)
+    assert not (tmp_path / "last" / "checkpoints").exists()
+    assert last["metrics"]["test/loss"] != pytest.approx(tested["one"], abs=1e-3)
 
 
 def validation_losses(folder: Path) -> list[float]:
@@ -167,6 +171,22 @@ def validation_losses(folder: Path) -> list[float]:
         json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()
     ]
     return [line["val/loss"] for line in lines if "val/loss" in line]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_a_base_in_half_precision_is_trained_in_whole(
+    precision: str,
+    inputs: list[str],  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    """As hardware=gpu does: adapters and head are float32 on a bfloat16 base, and as good."""
+    some = [*inputs, "strategy=lora", "data.batch_size=8"]
+    whole = run(tmp_path / "whole", *some)
+    half = run(tmp_path / "half", *some, "model.dtype=bfloat16", f"hardware.precision={precision}")
+    state = torch.load(tmp_path / "half" / "checkpoints" / "best.ckpt", weights_only=True)
+    assert {value.dtype for value in state["state_dict"].values()} == {torch.float32}
+    assert half["metrics"]["test/loss"] == pytest.approx(whole["metrics"]["test/loss"], abs=0.03)
 
 
 @pytest.mark.long

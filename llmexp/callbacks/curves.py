@@ -40,7 +40,7 @@ class Curves(pl.Callback):
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *_: Any) -> None:
         if trainer.fit_loop._should_accumulate():
             return
-        if trainer.global_step % trainer.log_every_n_steps == 0:
+        if trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             seconds = time.perf_counter() - self.since
             tokens = (pl_module.tokens_trained - self.tokens) * trainer.world_size
             values = {

@@ -14,7 +14,7 @@ class LastValidation(pl.Callback):
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         loop = trainer.fit_loop.epoch_loop.val_loop
-        if trainer.global_step in pl_module.validations or trainer.limit_val_batches == 0:
+        if trainer.global_step == pl_module.validated_at or trainer.limit_val_batches == 0:
             return
         trainer.validating = True
         loop.run()

@@ -28,7 +28,7 @@ class MetricsFile(pl.Callback):
         self.file.flush()
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        every = trainer.log_every_n_steps
+        every = trainer.log_every_n_steps  # type: ignore[attr-defined]
         if trainer.global_step % every == 0 and not trainer.fit_loop._should_accumulate():
             self._write(trainer, "train/")
 

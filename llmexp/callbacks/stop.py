@@ -5,6 +5,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
+from llmexp.callbacks.checkpoint import Checkpoint
 from llmexp.signals import Signals
 
 
@@ -51,6 +52,6 @@ class Stop(pl.Callback):
         if number == 0:
             return
         keeper = trainer.checkpoint_callback
-        if hasattr(keeper, "save_now"):
+        if isinstance(keeper, Checkpoint):
             keeper.save_now(trainer)
         self.signals.stop(number)

@@ -133,3 +133,13 @@ def pad_labels(rows: list[Row], longest: int) -> Tensor:
     for i, row in enumerate(rows):
         labels[i, : len(row["labels"])] = torch.tensor(row["labels"])
     return labels
+
+
+def pad_positions(rows: list[Row], longest: int) -> Tensor:
+    """Positions [B, T] that begin again with each document; padding is a document of its own."""
+    positions = torch.zeros((len(rows), longest), dtype=torch.long)
+    for i, row in enumerate(rows):
+        n = len(row["position_ids"])
+        positions[i, :n] = torch.tensor(row["position_ids"])
+        positions[i, n:] = torch.arange(longest - n)
+    return positions

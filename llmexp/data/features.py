@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from llmexp.architecture import blocks
 from llmexp.data.batches import EvaluationBatches, UpdateBatches, pad
@@ -85,9 +85,7 @@ class FeatureData(TokenData):
         def fill(out: Tensor) -> None:
             extract(self.backbone, distinct, self.pooling, self.context.pad_id, out)
 
-        entry = cache.entry(
-            key, shape, torch.float32, fill, **about(self.context, name)
-        )
+        entry = cache.entry(key, shape, torch.float32, fill, **about(self.context, name))
         self.prefix.add(entry.seconds, entry.hit)
         return entry.states[[distinct.number(row) for row in rows]]
 
@@ -105,7 +103,7 @@ class FeatureData(TokenData):
         sampler = EvaluationBatches(self.lengths(name), self.batch_size, *self._rank())
         return self._loader(name, sampler)
 
-    def _loader(self, name: str, sampler: UpdateBatches | EvaluationBatches) -> DataLoader:
+    def _loader(self, name: str, sampler: Sampler[list[int]]) -> DataLoader:
         rows = FeatureRows(self.features[name], self.encoded[name].rows)
         # Whole batches are cut out of a tensor, so there is nothing for a worker to do.
         return DataLoader(rows, sampler=sampler, batch_size=None)

@@ -7,9 +7,10 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import pytorch_lightning as pl
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Sampler
 
 from llmexp.data.batches import EvaluationBatches, TokenRows, UpdateBatches
+from llmexp.data.token_budget import BudgetEvaluationBatches, BudgetUpdateBatches
 from llmexp.data.token_cache import encoded
 from llmexp.errors import UserError
 from llmexp.tasks.base import Batch, Encoded, Row
@@ -38,8 +39,9 @@ class TokenData(pl.LightningDataModule):
                 raise UserError(
                     f"data.{name}: no row is left after tokenising ({self.encoded[name].counts})"
                 )
+            self.context.examples.encoding[name] = self.encoded[name].facts()
 
-    def _loader(self, name: str, sampler: UpdateBatches | EvaluationBatches) -> DataLoader:
+    def _loader(self, name: str, sampler: Sampler[list[int]]) -> DataLoader:
         workers = self.context.task.num_workers
         return DataLoader(
             TokenRows(self.encoded[name].rows),
@@ -57,14 +59,12 @@ class TokenData(pl.LightningDataModule):
         return self.encoded[name].lengths()
 
     def train_dataloader(self) -> DataLoader:
-        sampler = UpdateBatches(
-            self.lengths("train"),
-            self.context.task.batch_size,
-            self.accumulate,
-            self.context.seed,
-            *self._rank(),
-        )
-        return self._loader("train", sampler)
+        task, lengths = self.context.task, self.lengths("train")
+        more = (self.accumulate, self.context.seed, *self._rank())
+        budget = task.tokens_per_batch
+        if budget is not None:
+            return self._loader("train", BudgetUpdateBatches(lengths, budget, *more))
+        return self._loader("train", UpdateBatches(lengths, task.batch_size, *more))
 
     def val_dataloader(self) -> DataLoader:
         return self._evaluation("validation")
@@ -73,8 +73,11 @@ class TokenData(pl.LightningDataModule):
         return self._evaluation("test")
 
     def _evaluation(self, name: str) -> DataLoader:
-        size = self.context.task.batch_size
-        return self._loader(name, EvaluationBatches(self.lengths(name), size, *self._rank()))
+        task, lengths, rank = self.context.task, self.lengths(name), self._rank()
+        budget = task.tokens_per_batch
+        if budget is not None:
+            return self._loader(name, BudgetEvaluationBatches(lengths, budget, *rank))
+        return self._loader(name, EvaluationBatches(lengths, task.batch_size, *rank))
 
     def _rank(self) -> tuple[int, int]:
         if self.trainer is None:

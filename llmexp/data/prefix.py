@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from itertools import accumulate
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from llmexp.data.features import PrefixCost
 from llmexp.data.module import TokenData
+from llmexp.data.stored import Collate, CollateStored, Stored
 from llmexp.data.token_cache import about
 from llmexp.distinct import Distinct, cut
 from llmexp.feature_cache import Entry, FeatureCache, digest, size_of
 from llmexp.freezing import beside_blocks, frozen_blocks
+from llmexp.modules.finetune import half_precision
 from llmexp.prefix import evaluating, kept, proven, states_of
-from llmexp.tasks.base import Batch, Row
+from llmexp.tasks.base import Batch, Loss, Row
 from llmexp.weights import fingerprint
 
 if TYPE_CHECKING:
@@ -25,8 +26,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("llmexp")
 # Raise it whenever a change of this module or of `llmexp.prefix` changes the states.
-VERSION = 1
-Collate = Callable[[list[Row]], Batch]
+VERSION = 2
 
 
 def token_data(context: Context, net: Any) -> TokenData:
@@ -43,6 +43,7 @@ class PrefixData(TokenData):
         super().__init__(context, context.accumulate)
         self.net = net
         self.frozen = frozen_blocks(net)
+        self.half = half_precision(net)
         self.distinct: dict[str, Distinct] = {}
         self.stored: dict[str, Stored] = {}
         self.prefix = PrefixCost(hit=False)
@@ -75,8 +76,9 @@ class PrefixData(TokenData):
         if where is None:
             return f"stored states are not proven to be equal for {type(self.frozen[-1]).__name__}"
         (self.at,) = where
+        self.dtype = self._states([self.distinct["train"].rows[0]])[1].dtype
         self.cache = FeatureCache(self.context.cache)
-        total = sum(size_of(self._shape(d), self._dtype()) for d in self.distinct.values())
+        total = sum(size_of(self._shape(d), self.dtype) for d in self.distinct.values())
         return self.cache.refusal(total)
 
     def _positions(self) -> tuple[int | None] | None:
@@ -84,6 +86,7 @@ class PrefixData(TokenData):
         rows = _specimens(self.distinct["train"])
         pad_id, task = self.context.pad_id, self.context.task
         whole = self._moved(task.collate(rows, pad_id))
+        tolerance = max(1e-5, torch.finfo(self.half).eps if self.half else 0.0)
         candidates: list[int | None] = [None]
         if all(isinstance(row["labels"], int) for row in rows):
             # A row that holds the pad id is read elsewhere by networks that look for it.
@@ -95,7 +98,7 @@ class PrefixData(TokenData):
                 if at is None
                 else self._moved(task.collate([cut(r, at) for r in rows], pad_id))
             )
-            if proven(self.net, self.frozen, task, whole, read, at):
+            if proven(self.net, self.frozen, self._run, whole, read, at, tolerance):
                 return (at,)
         return None
 
@@ -103,9 +106,14 @@ class PrefixData(TokenData):
         device = self.net.device
         return {k: v.to(device) if isinstance(v, Tensor) else v for k, v in batch.items()}
 
-    def _dtype(self) -> torch.dtype:
-        dtype: torch.dtype = self.net.dtype
-        return dtype
+    def _run(self, batch: Batch) -> Loss:
+        """The loss as a training step computes it, in the precision of one."""
+        with ExitStack() as stack:
+            if self.trainer is not None:
+                stack.enter_context(self.trainer.precision_plugin.forward_context())
+            if self.half is not None:
+                stack.enter_context(torch.autocast(self.net.device.type, self.half))
+            return self.context.task.loss(self.net, batch)
 
     def _shape(self, distinct: Distinct) -> tuple[int, int]:
         positions = sum(1 if self.at is not None else len(r["input_ids"]) for r in distinct.rows)
@@ -133,65 +141,40 @@ class PrefixData(TokenData):
                 "tokens": distinct.fingerprint(),
                 "max_length": self.context.max_length,
                 "position": self.at,
-                "dtype": str(self._dtype()),
+                "dtype": str(self.dtype),
+                "precision": [str(self.half), self.trainer.precision if self.trainer else None],
                 "task": self.context.task.kind,
             }
         )
         return self.cache.entry(
             key,
             self._shape(distinct),
-            self._dtype(),
+            self.dtype,
             lambda out: self._compute(distinct, out),
             kind="hidden states",
             **about(self.context, name),
         )
 
     @torch.inference_mode()
+    def _states(self, rows: list[Row]) -> tuple[Batch, Tensor]:
+        """A batch of these rows and what the highest frozen block returns for it."""
+        with evaluating(self.net):
+            batch = self._moved(self.context.task.collate(rows, self.context.pad_id))
+            return batch, states_of(self.frozen, self._run, batch)
+
+    @torch.inference_mode()
     def _compute(self, distinct: Distinct, out: Tensor) -> None:
         """Write the states of every distinct row into `out` [positions, H]."""
         starts = Stored(distinct, out, self.at).starts
-        with evaluating(self.net):
-            for numbers in distinct.batches(self.net.device.type):
-                rows = [distinct.rows[i] for i in numbers]
-                batch = self._moved(self.context.task.collate(rows, self.context.pad_id))
-                hidden = states_of(self.net, self.frozen, self.context.task, batch)
-                if self.at is not None:
-                    hidden = kept(hidden, batch, self.at)
-                hidden = hidden.to(out.device)
-                for states, i, row in zip(hidden, numbers, rows, strict=True):
-                    n = 1 if self.at is not None else len(row["input_ids"])
-                    out[starts[i] : starts[i] + n] = states[:n]
-
-
-class Stored:
-    """States of the distinct rows of one split, end to end: real tokens only."""
-
-    def __init__(self, distinct: Distinct, states: Tensor, at: int | None):
-        self.distinct, self.states, self.at = distinct, states, at
-        sizes = [1 if at is not None else len(row["input_ids"]) for row in distinct.rows]
-        self.starts = [0, *accumulate(sizes)]
-
-    def batch(self, rows: list[Row]) -> Tensor:
-        """Right-padded states [B, T, H] of these rows; T is 1 where one position is kept."""
-        numbers = [self.distinct.number(row) for row in rows]
-        if self.at is not None:
-            return self.states[numbers][:, None]
-        parts = [self.states[self.starts[i] : self.starts[i + 1]] for i in numbers]
-        return nn.utils.rnn.pad_sequence(parts, batch_first=True)
-
-
-class CollateStored:
-    """The task's batch, cut to the position that is kept, with the stored states."""
-
-    def __init__(self, collate: Collate, stored: Stored):
-        self.plain, self.stored = collate, stored
-
-    def __call__(self, rows: list[Row]) -> Batch:
-        at = self.stored.at
-        batch = self.plain(rows if at is None else [cut(row, at) for row in rows])
-        batch["tokens"] = sum(len(row["input_ids"]) for row in rows if row["index"] >= 0)
-        batch["hidden"] = self.stored.batch(rows)
-        return batch
+        for numbers in distinct.batches(self.net.device.type):
+            rows = [distinct.rows[i] for i in numbers]
+            batch, hidden = self._states(rows)
+            if self.at is not None:
+                hidden = kept(hidden, batch, self.at)
+            hidden = hidden.to(out.device)
+            for states, i, row in zip(hidden, numbers, rows, strict=True):
+                n = 1 if self.at is not None else len(row["input_ids"])
+                out[starts[i] : starts[i] + n] = states[:n]
 
 
 def _specimens(distinct: Distinct) -> list[Row]:

@@ -31,8 +31,8 @@ def load_examples(task: Task) -> Examples:
     notes = found.notes
     train = _rows(task, task.train, "train", found)
     parts = {name: _given(task, name, found) for name in ("test", "validation")}
+    train = cleaned(train, parts, task, notes)
     rest = _carved(task, train, parts, notes)
-    rest = cleaned(rest, parts, task, notes)
     labels = sorted({row["label"] for row in train if "label" in row})
     splits = {
         name: limited(rows, getattr(task.limit, name), task.split_seed, name)

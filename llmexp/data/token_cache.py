@@ -21,14 +21,13 @@ FILE = "tokens.arrow"
 def encoded(context: Context, rows: list[Row], split: str) -> Encoded:
     """The token rows of a split, with the counts of when they were made."""
     if not context.cache.enabled or not rows:
-        return _encode(context, rows)
+        return _encode(context, rows, split)
     # A tokenizer gets its template where a task prepares it: before that the key would not tell.
     context.task.prepare(context.tokenizer)
-    key = token_key.key(
-        rows, context.task, context.tokenizer, context.max_length, context.examples.labels
-    )
+    labels, longest = context.examples.labels, context.max_length
+    key = token_key.key(rows, split, context.task, context.tokenizer, longest, labels)
     if key is None:
-        return _encode(context, rows)
+        return _encode(context, rows, split)
     store = Store(context.cache, "tokens")
     with store.lock(key):
         kept = store.find(key)
@@ -42,10 +41,10 @@ def about(context: Context, split: str) -> dict[str, Any]:
     return {"model": context.model.path, "data": source, "split": split}
 
 
-def _encode(context: Context, rows: list[Row]) -> Encoded:
-    return context.task.encode(
-        rows, context.tokenizer, context.max_length, context.examples.labels
-    )
+def _encode(context: Context, rows: list[Row], split: str) -> Encoded:
+    task, longest = context.task, context.max_length
+    made = task.encode(rows, context.tokenizer, longest, context.examples.labels)
+    return task.packed(made, longest) if split == "train" and made.rows else made
 
 
 def _open(kept: Kept) -> Encoded | None:
@@ -58,7 +57,7 @@ def _open(kept: Kept) -> Encoded | None:
 
 
 def _build(store: Store, key: str, context: Context, rows: list[Row], split: str) -> Encoded:
-    made = _encode(context, rows)
+    made = _encode(context, rows, split)
     table = as_table(made.rows) if made.rows else None
     if table is None:
         return made

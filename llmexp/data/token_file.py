@@ -9,7 +9,7 @@ from typing import Any, overload
 
 import numpy as np
 
-from llmexp.tasks.base import Row
+from llmexp.tasks.base import IGNORE, Row
 
 SMALL = np.iinfo(np.int32)
 
@@ -69,7 +69,7 @@ class TokenFile(Sequence[Row]):
 
         self.path = path
         table = pa.ipc.open_file(pa.memory_map(str(path))).get_batch(0)
-        self.count = table.num_rows
+        self.size: int = table.num_rows
         self.columns: dict[str, tuple[Any, Any]] = {}
         for name, column in zip(table.schema.names, table.columns, strict=True):
             nested = isinstance(column, pa.LargeListArray)
@@ -78,7 +78,7 @@ class TokenFile(Sequence[Row]):
             self.columns[name] = (starts, values.to_numpy(zero_copy_only=True))
 
     def __len__(self) -> int:
-        return int(self.count)
+        return self.size
 
     @overload
     def __getitem__(self, at: int) -> Row: ...
@@ -107,3 +107,8 @@ class TokenFile(Sequence[Row]):
     def lengths(self) -> list[int]:
         """Tokens of each row, without reading them."""
         return np.diff(self.columns["input_ids"][0]).tolist()
+
+    def supervised(self) -> int | None:
+        """Learned positions; None where a row has one label."""
+        starts, labels = self.columns["labels"]
+        return None if starts is None else int((labels != IGNORE).sum())

@@ -26,24 +26,34 @@ READING |= {"limit", "columns", "encoding", "delimiter", "quoting", "header", "n
 READING |= {"separator", "overlap", "duplicates", "on_bad_row", "max_bad_rows"}
 READING |= {"format", "system", "prompt"}
 # Fields that act after rows are tokens, and two that stand in the key by what they lead to.
-LATER = {"batch_size", "num_workers", "generation", "labels", "max_length", "template"}
+LATER = {
+    "batch_size",
+    "num_workers",
+    "tokens_per_batch",
+    "generation",
+    "labels",
+    "max_length",
+    "template",
+}
 UNREAD = READING | LATER
 
 
 def key(
     rows: Sequence[Row],
+    split: str,
     task: Task,
     tokenizer: PreTrainedTokenizerBase,
     max_length: int,
     labels: list[str],
 ) -> str | None:
-    """Changes with everything that `task.encode` could read; None where that cannot be told."""
+    """Changes with everything that encoding and packing could read; None where that is unknown."""
     code, spoken = code_of(type(task)), tokenizer_facts(tokenizer)
     if code is None or spoken is None:
         return None
     return digest(
         {
             "rows": content(rows),
+            "may be packed": split == "train",
             "task": encoding_fields(task),
             "tokenizer": spoken,
             "max_length": max_length,

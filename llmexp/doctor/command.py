@@ -54,7 +54,12 @@ def hush() -> None:
     """Leave the terminal to the report."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
-    for name in ("pytorch_lightning", "lightning_fabric", "llmexp"):
+    for name in (
+        "pytorch_lightning.utilities.rank_zero",
+        "lightning_fabric.utilities.seed",
+        "lightning_fabric",
+        "llmexp",
+    ):
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.simplefilter("ignore")
     from llmexp import quiet

@@ -19,12 +19,13 @@ from llmexp.doctor.overlap import duplicates, overlap
 from llmexp.doctor.report import Report
 from llmexp.doctor.sources import read_sources
 from llmexp.preflight import GROUPS, Experiment, build, build_group
+from llmexp.refusals import key_of
 from llmexp.tasks.base import Examples, Task
 
 
 def examine(job: Composed, config_name: str = "run") -> Report:
     """Everything that can be said about an experiment; what cannot be reached is a finding."""
-    report = Report(str(job.tree["name"]))
+    report = Report(str(job.tree["name"]), given=_given(job.overrides))
     origins = Origins(job, config_name)
     experiment: Experiment | None = None
     with report.stage("config"):
@@ -49,12 +50,15 @@ def examine(job: Composed, config_name: str = "run") -> Report:
     return report
 
 
+def _given(overrides: list[str]) -> dict[str, str]:
+    return {key_of(line): line.partition("=")[2] for line in overrides}
+
+
 def knobs(report: Report, e: Experiment, origins: Origins) -> None:
     """Values that were set and that nothing reads."""
     found = dead_knobs(e, origins)
     report.sections["dead_knobs"] = as_rows(found)
-    for knob in found:
-        verdicts.dead(report, knob.key, knob.origin, knob.reason)
+    verdicts.dead(report, found)
 
 
 def devices(report: Report, e: Experiment) -> None:
@@ -85,7 +89,9 @@ def rows(report: Report, task: Task) -> Examples | None:
     labels = Counter(row["label"] for row in examples.train if "label" in row)
     report.sections["labels"] = {name: labels[name] for name in examples.labels}
     report.sections["notes"] = examples.notes
-    report.overlap = overlap(examples.train, examples.test)
+    # What validation carves off was train, and it chooses the checkpoint that is tested.
+    carved = examples.validation if task.validation is None else []
+    report.overlap = overlap([*examples.train, *carved], examples.test)
     verdicts.splits(report)
     verdicts.balance(report)
     return examples
@@ -119,8 +125,9 @@ def training(report: Report, context: Context, origins: Origins) -> None:
         net = gradients.network(few)
         section["parameters"] = gradients.parameters(net)
         report.sections["training"] = section
-        cached = context.strategy.data(context, net)
-        verdicts.cache(report, origins, hasattr(cached, "prefix") or not context.cache.enabled)
+        data = context.strategy.data(context, net)
+        if context.cache.enabled and not hasattr(data, "prefix"):
+            verdicts.cache(report, origins)
         if any(p.requires_grad for p in net.parameters()) and not section["shapes_only"]:
             silent = context.strategy.silent_at_first(net)
             try:

@@ -53,7 +53,8 @@ def label_of(row: Row, context: Context) -> str | None:
 
 
 def shown(rows: list[Row], context: Context) -> list[dict[str, Any]]:
-    """The first rows as runs of text."""
+    """Rows from all over the sample as runs of text."""
+    step = max(1, len(rows) // SHOWN)
     return [
         {
             "tokens": len(row["input_ids"]),
@@ -61,7 +62,7 @@ def shown(rows: list[Row], context: Context) -> list[dict[str, Any]]:
             "label": label_of(row, context),
             "pieces": [vars(piece) for piece in pieces(row, context)],
         }
-        for row in rows[:SHOWN]
+        for row in rows[step // 2 :: step][:SHOWN]
     ]
 
 

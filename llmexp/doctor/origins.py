@@ -32,7 +32,9 @@ class Origins:
         for path, package in _files(job, config_name):
             self._read(path, package)
         for override in job.overrides:
-            self._set(key_of(override), COMMAND_LINE)
+            # A group's name chooses a file, whose values are that file's.
+            if key_of(override) not in job.hydra["runtime"]["choices"]:
+                self._set(key_of(override), COMMAND_LINE)
             self.chosen[key_of(override)] = COMMAND_LINE
 
     def of(self, key: str) -> str:

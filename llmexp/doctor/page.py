@@ -14,6 +14,8 @@ from llmexp.doctor import page_tokens, page_training
 from llmexp.doctor.report import Report
 from llmexp.errors import shown
 
+# Characters of a value on the page; the whole of it is in --json and in the YAML.
+LONGEST = 44
 COLOURS = {"ok": "bold green", "warning": "bold yellow", "fails": "bold red"}
 SAID = {
     "ok": "ok: nothing to mend",
@@ -90,10 +92,23 @@ def _experiment(out: Page, report: Report) -> None:
         last = {"built in": 9}.get(origin, 5)
         return order.get(origin, 1 if "/experiment/" in origin else last), origin
 
-    out.title("experiment", "what it is made of, by where each value came from")
-    for (_, origin), found in groupby(sorted(values, key=rank), key=rank):
-        out.line("  ", (origin, "cyan"))
-        out.items(f"{v['key']}={_value(v['value'])}" for v in found if v["key"] != "choices")
+    out.title("experiment", "every value by where it came from")
+    for (_, origin), run in groupby(sorted(values, key=rank), key=rank):
+        found = [value for value in run if not value["key"].startswith("choices.")]
+        groups = {value["key"].partition(".")[0] for value in found}
+        # What all keys of a file begin with is said once.
+        group = groups.pop() if len(groups) == 1 and origin.count("/") > 1 else ""
+        keys = [value["key"].removeprefix(f"{group}.") for value in found]
+        out.line("  ", (origin, "cyan"), (f"  {group}." if group else "", "dim"))
+        out.items(f"{k}={_item(k, v['value'])}" for k, v in zip(keys, found, strict=True))
+
+
+def _item(key: str, value: Any) -> str:
+    """A value on one line; of a class its own name is enough, the group's YAML has the rest."""
+    text = " ".join(_value(value).split())
+    if key.endswith("_target_"):
+        return text.rpartition(".")[2]
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
 
 
 def _value(value: Any) -> str:

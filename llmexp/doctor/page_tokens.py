@@ -30,7 +30,9 @@ def tokens(out: Page, report: Report) -> None:
         )
     for line in _marks(found):
         out.line("  ", line)
-    what = ", ".join(f"{n:,} {name.replace('_', ' ')}" for name, n in found["counts"].items())
+    # Rows that just fit are at the limit, too: what is cut is known from the whole rows.
+    kept = {name: n for name, n in found["counts"].items() if name != "at_max_length"}
+    what = ", ".join(f"{n:,} {name}" for name, n in kept.items())
     out.line(f"  overflow    {_overflow(found, what)}")
     out.line(f"  masked      {found['fully_masked']} rows in which nothing is learned")
     lengths = found["lengths"]
@@ -51,7 +53,7 @@ def _overflow(found: dict[str, Any], what: str) -> str:
     if found["in_blocks"]:
         return f"none: {what} are joined and cut into {found['encoded']:,} blocks"
     said = f"{found['too_long']:,} rows longer than {found['max_length']:,} tokens"
-    return f"{said} ({what})" if what else said
+    return f"{said}: {what or 'cut at their end'}" if found["too_long"] else said
 
 
 def _marks(found: dict[str, Any]) -> list[str]:
@@ -59,10 +61,10 @@ def _marks(found: dict[str, Any]) -> list[str]:
     lines = []
     if marks["bos"] is not None:
         counts = ", ".join(f"{n} in {rows_n:,}" for n, rows_n in marks["bos_per_row"].items())
-        lines.append(f"{'BOS ' + marks['bos']:<12}{counts} {_unit(found)}s".replace("  in", " in"))
+        lines.append(f"{'BOS ' + marks['bos']:<11} {counts} {_unit(found)}s")
     if marks["ends"]:
         names = " ".join(marks["ends"])
-        lines.append(f"{'EOS ' + names:<12} learned in {marks['end_learned']:,} of {rows:,} rows")
+        lines.append(f"{'EOS ' + names:<11} learned in {marks['end_learned']:,} of {rows:,} rows")
     return lines
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from llmexp.doctor.fixes import fix_in
 from llmexp.errors import ConfigError, UserError
 
 Level = Literal["warning", "fails"]
@@ -32,6 +32,8 @@ class Report:
     name: str
     findings: list[Finding] = field(default_factory=list)
     overlap: dict[str, Any] = field(default_factory=dict)
+    given: dict[str, str] = field(default_factory=dict)
+    """What the command line says, by key."""
     sections: dict[str, Any] = field(default_factory=dict)
     """Facts by section: experiment, rows, tokens, training ..."""
 
@@ -45,7 +47,9 @@ class Report:
         return EXIT_CODES[self.verdict]
 
     def add(self, id: str, level: Level, message: str, fix: str) -> None:
+        """What fails stands before what only deserves a look."""
         self.findings.append(Finding(id, level, message, fix))
+        self.findings.sort(key=lambda finding: finding.level != "fails")
 
     @contextmanager
     def stage(self, id: str) -> Iterator[None]:
@@ -54,9 +58,9 @@ class Report:
             yield
         except ConfigError as error:
             for complaint in error.complaints:
-                self.add(id, "fails", complaint, fix_in(complaint))
+                self.add(id, "fails", complaint, fix_in(complaint, self.given))
         except UserError as error:
-            self.add(id, "fails", str(error), fix_in(str(error)))
+            self.add(id, "fails", str(error), fix_in(str(error), self.given))
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -67,25 +71,3 @@ class Report:
             **self.sections,
         }
 
-
-def fix_in(message: str) -> str:
-    """The first remedy a message names: the nearest word, an override, a command."""
-    wrong = re.search(r"(?:^|: )([a-z_]+(?:\.\w+)*)(?:=\S+)?: ", message)
-    near = re.search(r"did you mean (\S+)\?", message)
-    if near and wrong:
-        parent, dot, _ = wrong[1].rpartition(".")
-        value = re.search(r"=(\S+?):? ", message)
-        path = "=" not in near[1] and "/" not in near[1]
-        unknown = "no key" in message or "unknown key" in message
-        if path and unknown:
-            return f"{parent}{dot}{near[1]}={value[1] if value else 'VALUE'}"
-        return f"{wrong[1]}={near[1]}"
-    advice = message.rpartition("; ")[2] if "; " in message else message
-    command = re.search(r"((?:hf|pip) (?:download|install) .+)$", advice)
-    if command:
-        return command[1]
-    for part in (advice, message):
-        given = re.findall(r"(?<![\w.])([a-z_]+(?:\.\w+)*=[^\s;,)]+)", part)
-        if given:
-            return str(given[0]).rstrip(".")
-    return advice

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import codecs
 import re
+from pathlib import Path
 from typing import Any
 
 from llmexp.data.sources import canonical_rows, is_blank
@@ -12,6 +14,8 @@ from llmexp.tasks.base import Row, Task
 SHOWN = 5
 # UTF-8 read as latin-1 or cp1252; the mark of bytes that were thrown away.
 MOJIBAKE = re.compile("[ÃÂ][\u0080-\u00bf]|â€|\ufffd")
+# Lines of a tab-separated file inside one field: a quotation mark was read as one.
+SWALLOWED = re.compile(r"\n[^\n\t]*\t")
 CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f]")
 
 
@@ -37,10 +41,12 @@ class Source:
 
     def _look(self, task: Task, where: str, row: Row) -> None:
         for text in task.texts([row]):
-            for kind, there in SIGNS.items():
-                if there(text):
+            for kind, sign in SIGNS.items():
+                match = sign.search(text)
+                if match is not None:
                     found = self.suspicious.setdefault(kind, [])
-                    found += [where] if where not in found[-1:] else []
+                    place = _line(where, text, match.start())
+                    found += [place] if place not in found[-1:] else []
 
     def too_many(self, task: Task) -> bool:
         """Whether a run would stop at the bad rows of this source."""
@@ -62,17 +68,29 @@ class Source:
         }
 
 
+def _line(where: str, text: str, at: int) -> str:
+    """A file that is one document has no line of its own: that of the character is told."""
+    return f"{where}:{text.count(chr(10), 0, at) + 1}" if Path(where).is_file() else where
+
+
 SIGNS = {
-    "characters of a wrong encoding": lambda text: MOJIBAKE.search(text) is not None,
-    "control characters": lambda text: CONTROL.search(text) is not None,
-    "a field that swallowed lines": lambda text: "\t" in text and "\n" in text and '"' in text,
+    "characters of a wrong encoding": MOJIBAKE,
+    "control characters": CONTROL,
+    "a field that swallowed lines": SWALLOWED,
 }
-# The override that mends each, where one does.
-MENDS = {
-    "characters of a wrong encoding": "data.encoding=utf-8",
-    "control characters": "mend the rows in the file",
-    "a field that swallowed lines": "data.quoting=none",
-}
+
+
+def mend(task: Task, kind: str) -> str:
+    """The override that mends a sign, where one does."""
+    if kind == "a field that swallowed lines" and task.quoting != "none":
+        return "data.quoting=none"
+    if kind == "characters of a wrong encoding" and not is_utf8(task.encoding):
+        return "data.encoding=utf-8"
+    return "mend the file: it was read as it is written"
+
+
+def is_utf8(encoding: str) -> bool:
+    return codecs.lookup(encoding).name == "utf-8"
 
 
 def read_sources(task: Task) -> list[Source]:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from llmexp.context import Context
-from llmexp.doctor.origins import Origins
-from llmexp.doctor.report import Report, fix_in
-from llmexp.doctor.sources import MENDS, Source
+from llmexp.doctor.origins import COMMAND_LINE, Origins
+from llmexp.doctor.fixes import fix_in
+from llmexp.doctor.knobs import DeadKnob, as_rows
+from llmexp.doctor.report import Report
+from llmexp.doctor.sources import Source, mend
 from llmexp.tasks.base import Task
 
 # Shares from which something is worth a warning.
@@ -15,9 +17,16 @@ MANY, RARE = 0.01, 0.9
 LENGTH_STEP = 32
 
 
-def dead(report: Report, key: str, origin: str, reason: str) -> None:
-    fix = f"leave {key} out" if origin == "command line" else f"remove {key} from {origin}"
-    report.add("dead_knob", "warning", f"{origin}: {key} changes nothing: {reason}", fix)
+def dead(report: Report, knobs: list[DeadKnob]) -> None:
+    """One finding for all that one place set in vain for one reason."""
+    together: dict[tuple[str, str], list[str]] = {}
+    for knob in knobs:
+        together.setdefault((knob.origin, knob.reason), []).append(knob.key)
+    for (origin, reason), keys in together.items():
+        names = ", ".join(keys)
+        verb = "changes" if len(keys) == 1 else "change"
+        fix = f"leave out {names}" if origin == COMMAND_LINE else f"remove {names} from {origin}"
+        report.add("dead_knob", "warning", f"{origin}: {names} {verb} nothing: {reason}", fix)
 
 
 def source(report: Report, task: Task, found: Source) -> None:
@@ -45,7 +54,7 @@ def source(report: Report, task: Task, found: Source) -> None:
             "suspicious_rows",
             "warning",
             f"data.{found.split}: {len(places)} of {total} rows hold {kind}: {_places(places)}",
-            MENDS[kind],
+            mend(task, kind),
         )
 
 
@@ -66,31 +75,50 @@ def _places(places: list[str]) -> str:
 
 def splits(report: Report) -> None:
     """Rows that stand on both sides, or twice on one."""
+    _leaked(report)
+    rows = report.sections["rows"]
+    conflicts = {n: c["conflicting_labels"] for n, c in rows.items() if c["conflicting_labels"]}
+    if conflicts:
+        report.add(
+            "conflicting_labels",
+            "warning",
+            f"texts that carry two different labels: {_listed(conflicts)}",
+            "mend the labels in the file",
+        )
+    many = {n: c["normalised"] for n, c in rows.items() if c["normalised"] > MANY * c["rows"]}
+    if many:
+        report.add(
+            "duplicates",
+            "warning",
+            f"rows that repeat an earlier one: {_listed(many)}",
+            "data.duplicates=drop" if "train" in many else "drop them from the file",
+        )
+
+
+def _listed(counts: dict[str, int]) -> str:
+    return ", ".join(f"{count} in {name}" for name, count in counts.items())
+
+
+def _leaked(report: Report) -> None:
     found = report.overlap
-    if found["near"]:
+    nearly = found["near"] - found["normalised"]
+    if found["normalised"]:
+        more = f"; {nearly} more nearly do" if nearly else ""
         report.add(
             "overlap",
             "warning",
-            f"{found['near']} of {found['test']} test texts stand in train: {found['exact']} byte "
-            f"for byte, {found['normalised']} lower-cased with only letters and digits, the rest "
-            f"nearly (similarity {found['threshold']} or more)",
-            "data.overlap=drop" if found["normalised"] else "drop them from the file",
+            f"{found['normalised']} of {found['test']} test texts stand in train, lower-cased "
+            f"with only letters and digits ({found['exact']} byte for byte){more}",
+            "data.overlap=drop",
         )
-    for name, counts in report.sections["rows"].items():
-        if counts["conflicting_labels"]:
-            report.add(
-                "conflicting_labels",
-                "warning",
-                f"{name}: {counts['conflicting_labels']} texts carry two different labels",
-                "mend the labels in the file",
-            )
-        if counts["normalised"] > MANY * counts["rows"]:
-            report.add(
-                "duplicates",
-                "warning",
-                f"{name}: {counts['normalised']} of {counts['rows']} rows repeat an earlier one",
-                "data.duplicates=drop" if name == "train" else "drop them from the file",
-            )
+    elif nearly > MANY * found["test"]:
+        report.add(
+            "near_overlap",
+            "warning",
+            f"{nearly} of {found['test']} test texts nearly stand in train (similarity "
+            f"{found['threshold']} or more)",
+            "read the pairs in --json; drop those that are the same from the file",
+        )
 
 
 def balance(report: Report) -> None:
@@ -124,7 +152,8 @@ def tokens(report: Report, context: Context) -> None:
     if found["too_long"] > MANY * found["sample"]:
         longest = -(-found["lengths"]["longest"] // LENGTH_STEP) * LENGTH_STEP
         room = context.model.longest(context.config)
-        what = ", ".join(f"{n} {name}" for name, n in found["counts"].items()) or "cut"
+        kept = {k: n for k, n in found["counts"].items() if k != "at_max_length"}
+        what = ", ".join(f"{n} {name}" for name, n in kept.items()) or "cut at their end"
         report.add(
             "too_long",
             "warning",
@@ -158,14 +187,19 @@ def tokens(report: Report, context: Context) -> None:
         )
 
 
-def cache(report: Report, origins: Origins, used: bool) -> None:
-    """Settings of a cache that this experiment keeps nothing in."""
+def cache(report: Report, origins: Origins) -> None:
+    """Settings of a cache in which this experiment keeps nothing."""
+    elsewhere = [v["value"] for v in report.sections["experiment"] if v["key"] != "cache.dir"]
+    folder = str(origins.job.tree["cache"]["dir"])
+    why = "nothing below what trains is frozen, so nothing is kept"
+    found = []
     for key, origin in origins.chosen.items():
-        if key.startswith("cache.") and not used:
-            report.sections["dead_knobs"].append(
-                {"key": key, "from": origin, "reason": "no part of the network is frozen below"}
-            )
-            dead(report, key, origin, "nothing below what trains is frozen, so nothing is kept")
+        # Another value may be made of it, as debug=smoke makes its models' folder.
+        made_of = key == "cache.dir" and any(folder in str(value) for value in elsewhere)
+        if key.startswith("cache.") and not made_of:
+            found.append(DeadKnob(key, origin, why))
+    report.sections["dead_knobs"] += as_rows(found)
+    dead(report, found)
 
 
 def gradients(report: Report) -> None:

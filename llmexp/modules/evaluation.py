@@ -32,8 +32,8 @@ class Evaluation(pl.LightningModule):
         self.test_metrics: dict[str, float] = {}
         self.validation_metrics: dict[str, float] = {}
         """Of the weights that are tested: the best checkpoint's, after `restore_best`."""
-        self.validations: dict[int, dict[str, float]] = {}
-        """Validation metrics by optimizer step."""
+        self.validated_at = -1
+        """The optimizer step of the last validation."""
 
     def configure_model(self) -> None:
         """Shard the network where Lightning's strategy is one that shards."""
@@ -73,7 +73,8 @@ class Evaluation(pl.LightningModule):
     def on_validation_epoch_end(self) -> None:
         scores = {f"val/{name}": v for name, v in self.validation_scores.compute().items()}
         self.log_dict(scores, rank_zero_only=False)
-        self.validations[self.global_step] = self.validation_metrics = scores
+        self.validation_metrics = scores
+        self.validated_at = self.global_step
         self.validation_scores.reset()
 
     def test_step(self, batch: Batch, batch_index: int) -> None:

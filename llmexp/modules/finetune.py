@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import pytorch_lightning as pl
@@ -33,11 +34,16 @@ class FineTune(Evaluation):
         # An adapter's checkpoint holds no base weights, so loading it cannot be strict.
         self.strict_loading = False
         self.trained = {n for n, p in net.named_parameters() if p.requires_grad}
+        self.half = half_precision(net)
         self.register_buffer("window_tokens", torch.zeros((), dtype=torch.long), persistent=False)
         self.register_buffer("window_loss", torch.zeros(()), persistent=False)
         self.tokens_trained = 0
         self.guard = Guard()
         self.frozen = frozen_blocks(net)
+        # A step of Adam is lost in the rounding of bfloat16: what is trained is float32.
+        for parameter in net.parameters():
+            if parameter.requires_grad:
+                parameter.data = parameter.data.float()
         # transformers loads in eval mode and Lightning keeps what it finds: dropout would be off.
         self.train()
 
@@ -47,9 +53,20 @@ class FineTune(Evaluation):
         rest(self.net)
         return self
 
+    def on_fit_start(self) -> None:
+        """The task looks at the network where and as it will be trained."""
+        with self.trainer.precision_plugin.forward_context():
+            self.task.prove(self.net)
+
     def loss(self, batch: Batch) -> Loss:
-        with standing_in(self.frozen, batch.get("hidden")):
+        with standing_in(self.frozen, batch.get("hidden")), self._precision():
             return self.task.loss(self.net, batch)
+
+    def _precision(self) -> AbstractContextManager[Any]:
+        """Float32 parts and a half-precision base meet in autocast, asked for or not."""
+        if self.half is None:
+            return nullcontext()
+        return torch.autocast(self.device.type, self.half)
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         loss = self.loss(batch)
@@ -97,6 +114,7 @@ class FineTune(Evaluation):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep trained weights only: a frozen base can be loaded again, a 4-bit one must be."""
         self.guard.settle()
+        checkpoint["validation_metrics"] = self.validation_metrics
         state = checkpoint["state_dict"]
         checkpoint["state_dict"] = {
             name: value
@@ -111,7 +129,12 @@ class FineTune(Evaluation):
         if not best:
             return
         checkpoint = torch.load(best, map_location="cpu", weights_only=True)
-        step = checkpoint["global_step"]
-        self.validation_metrics = self.validations.get(step, self.validation_metrics)
-        if step != trainer.global_step:
+        self.validation_metrics = checkpoint["validation_metrics"]
+        if checkpoint["global_step"] != trainer.global_step:
             trainer.strategy.load_model_state_dict(checkpoint, strict=False)
+
+
+def half_precision(net: nn.Module) -> torch.dtype | None:
+    """The 16-bit type of the frozen weights, if that is what they are in."""
+    frozen = {p.dtype for p in net.parameters() if not p.requires_grad}
+    return next((t for t in (torch.bfloat16, torch.float16) if t in frozen), None)

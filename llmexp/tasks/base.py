@@ -33,13 +33,30 @@ class Encoded:
     """
 
     rows: Sequence[Row]
-    counts: dict[str, int] = field(default_factory=dict)
-    """What happened on the way: truncated, dropped, ..."""
+    counts: dict[str, Any] = field(default_factory=dict)
+    """What happened on the way: truncated, dropped, packs, ..."""
+
+    def facts(self) -> dict[str, Any]:
+        """How many rows and tokens a network reads, how many of them it learns, and the counts."""
+        tokens = self.lengths()
+        found = {"rows": len(self.rows), "tokens": sum(tokens), "longest": max(tokens)}
+        learned = self.supervised()
+        if learned is not None:
+            found["supervised"] = learned
+        return {**found, **self.counts}
 
     def lengths(self) -> list[int]:
         """Tokens of each row; asked of the file, where one holds the rows."""
         known = getattr(self.rows, "lengths", None)
         return known() if known is not None else [len(row["input_ids"]) for row in self.rows]
+
+    def supervised(self) -> int | None:
+        """Positions that are learned; None where a row has one label and not one a token."""
+        known = getattr(self.rows, "supervised", None)
+        if known is not None:
+            return known()
+        lists = [row["labels"] for row in self.rows if isinstance(row["labels"], list)]
+        return sum(len(one) - one.count(IGNORE) for one in lists) if lists else None
 
 
 class Loss(NamedTuple):
@@ -83,6 +100,8 @@ class Examples:
     """A content hash for each split."""
     bad: int = 0
     """Rows left out because they could not be used (`data.on_bad_row=skip`)."""
+    encoding: dict[str, Any] = field(default_factory=dict)
+    """`Encoded.facts` of each split, once it is tokenised."""
     notes: list[str] = field(default_factory=list)
     """What a user should be told: what was detected, carved off, dropped, or looks leaked."""
 
@@ -137,6 +156,9 @@ class Task:
     """Tokens; null takes the model's own limit."""
     batch_size: PositiveInt = 32
     """Rows per process and step."""
+    tokens_per_batch: PositiveInt | None = None
+    """Padded tokens per process and step (rows times the longest); then `batch_size` says only
+    how many prompts are answered at once."""
     num_workers: NonNegativeInt = 0
 
     def check(self, model: HFModel) -> list[str]:
@@ -186,6 +208,13 @@ class Task:
         """Token rows, at most `max_length` long."""
         raise NotImplementedError
 
+    def packed(self, encoded: Encoded, max_length: int) -> Encoded:
+        """The rows as they are trained on: several documents in one where the task packs."""
+        return encoded
+
+    def prove(self, net: nn.Module) -> None:
+        """Refuse what would train this network wrong, seen from the network itself."""
+
     def collate(self, rows: list[Row], pad_id: int) -> Batch:
         """One right-padded batch: input_ids, attention_mask [B, T]; labels; index [B]."""
         raise NotImplementedError
@@ -217,9 +246,7 @@ class Task:
         """How many of the first test rows get a generated answer; the rest is `answers`' part."""
         return 0
 
-    def written(
-        self, net: Any, rows: list[Row], tokenizer: PreTrainedTokenizerBase
-    ) -> list[Row]:
+    def written(self, net: Any, rows: list[Row], tokenizer: PreTrainedTokenizerBase) -> list[Row]:
         """Answers that are generated, one for each row."""
         raise NotImplementedError
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from llmexp.config import spec
-from llmexp.tasks.base import Batch, Loss, Row, Task
+from llmexp.tasks.base import Batch, Encoded, Loss, Row, Task
 from llmexp.tasks.generation import Generation
 
 if TYPE_CHECKING:
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 class DecoderTask(Task):
     """Rows whose `labels[t]` is the token that position t must predict, or IGNORE."""
 
+    packing: bool = False
+    """Train on rows of several documents that do not see each other; `batch_size` counts packs."""
     generation: Generation = Generation()
 
     def check(self, model: HFModel) -> list[str]:
@@ -42,11 +44,32 @@ class DecoderTask(Task):
 
         return AutoModelForCausalLM
 
+    def packed(self, encoded: Encoded, max_length: int) -> Encoded:
+        """Packs of at most `max_length` tokens, the same in every epoch; counts say how full."""
+        if not self.packing:
+            return encoded
+        from llmexp.data.packing import packed
+
+        rows = packed(encoded.rows, max_length)
+        tokens = sum(len(row["input_ids"]) for row in rows)
+        counts = {"packed": len(encoded.rows), "packs": len(rows)}
+        counts["fill"] = round(tokens / (len(rows) * max_length), 4)
+        return Encoded(rows, {**encoded.counts, **counts})
+
+    def prove(self, net: nn.Module) -> None:
+        if self.packing:
+            from llmexp.packing_proof import prove_packing
+
+            prove_packing(net, self)
+
     def collate(self, rows: list[Row], pad_id: int) -> Batch:
-        from llmexp.data.batches import pad, pad_labels
+        from llmexp.data.batches import pad, pad_labels, pad_positions
 
         batch = pad(rows, pad_id)
-        batch["labels"] = pad_labels(rows, batch["input_ids"].shape[1])
+        longest = batch["input_ids"].shape[1]
+        batch["labels"] = pad_labels(rows, longest)
+        if "position_ids" in rows[0]:
+            batch["position_ids"] = pad_positions(rows, longest)
         return batch
 
     def loss(self, net: nn.Module, batch: Batch) -> Loss:

@@ -19,7 +19,10 @@ PROMPT = 32
 
 @spec
 class LanguageModeling(DecoderTask):
-    """Rows of `text`, joined with EOS between and cut into blocks of `max_length` tokens."""
+    """Rows of `text`, joined with EOS between and cut into blocks of `max_length` tokens.
+
+    With `packing` each document is cut alone, and sees nothing of another.
+    """
 
     kind: ClassVar[str] = "language_modeling"
     in_blocks: ClassVar[bool] = True
@@ -47,9 +50,13 @@ class LanguageModeling(DecoderTask):
     ) -> Encoded:
         """Blocks that learn every token of every document, and its EOS, exactly once."""
         stream = Stream(tokenizer)
+        found: list[Row] = []
         for i, row in enumerate(rows):
             stream.append(row["text"], i)
-        return Encoded(stream.blocks(max_length), {"documents": len(rows)})
+            if self.packing or i == len(rows) - 1:
+                found += stream.blocks(max_length)
+                stream.clear()
+        return Encoded(found, {"documents": len(rows)})
 
     def collate(self, rows: list[Row], pad_id: int) -> Batch:
         import torch
@@ -110,6 +117,10 @@ class Stream:
         self.ending = [] if eos is None else [int(eos)]
         self.bos = [int(tokenizer.bos_token_id)] if adds_bos(tokenizer) else []
         self.opening = self.bos or self.ending
+        self.clear()
+
+    def clear(self) -> None:
+        """Begin again, as if no document had come before."""
         self.ids: list[int] = []
         self.targets: list[int] = []
         self.bytes: list[int] = []

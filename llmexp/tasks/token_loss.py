@@ -8,6 +8,7 @@ from typing import Any
 
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
+from transformers.utils.generic import is_flash_attention_requested
 
 from llmexp.architecture import unwrapped
 from llmexp.tasks.base import IGNORE, Batch, Loss
@@ -19,16 +20,32 @@ def token_loss(net: nn.Module, batch: Batch) -> Loss:
     Prompt positions are dropped before the output head, by a hook on it: what a family does with
     its logits afterwards (scaling, softcapping) still happens, and so do the hooks of sharding.
     """
-    labels = batch["labels"]  # [B, T]
+    inputs, labels = _inputs(net, batch)  # labels [B, T]
     supervised = labels != IGNORE
     with _only_at(supervised, net):
-        inputs = {k: batch[k] for k in ("input_ids", "attention_mask")}
+        # Only without a cache does transformers tell packed documents apart.
         logits = net(**inputs, use_cache=False).logits  # [count, V]
     if logits.ndim == 3:  # an output head that is not called as a module
         logits = logits[supervised]
     logits, labels = logits.float(), labels[supervised]
     total = F.cross_entropy(logits, labels, reduction="sum")
     return Loss(total, supervised.sum(), logits, labels, batch.get("text_bytes"))
+
+
+def _inputs(net: Any, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
+    """What the network reads, and the labels of its positions.
+
+    Packs come without a mask: from positions that begin again transformers makes one that keeps
+    documents apart. Flash attention does so for a single row, so there all rows become one.
+    """
+    ids, labels, mask = batch["input_ids"], batch["labels"], batch["attention_mask"]
+    if "position_ids" not in batch:
+        return {"input_ids": ids, "attention_mask": mask}, labels
+    inputs = {"input_ids": ids, "position_ids": batch["position_ids"]}
+    if not is_flash_attention_requested(unwrapped(net).config.get_text_config()):
+        return inputs, labels
+    real = mask.bool()
+    return {name: value[real][None] for name, value in inputs.items()}, labels[real][None]
 
 
 @contextmanager

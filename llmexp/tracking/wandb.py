@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import netrc
 import os
 import secrets
-import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from llmexp.config import NonNegativeInt, spec
 from llmexp.errors import UserError
 from llmexp.job import read_config
 from llmexp.launch import is_first
 from llmexp.tracking.base import Tracking
+from llmexp.tracking.login import why_offline
 from llmexp.tracking.secrets import masked
 
 if TYPE_CHECKING:
@@ -23,7 +21,6 @@ if TYPE_CHECKING:
     from llmexp.context import Context
     from llmexp.preflight import Experiment
 
-HOST_VARIABLE = "WANDB_BASE_URL"
 # Longer texts make a table that no browser opens.
 TEXT_LENGTH = 1000
 FILES = ("config.yaml", "provenance.json", "result.json", "metrics.jsonl", "predictions.jsonl")
@@ -117,33 +114,6 @@ class Wandb(Tracking):
         except (wandb.Error, OSError) as error:
             print(f"W&B: {str(error).splitlines()[0]}", flush=True)
         run.finish(exit_code=0 if result["status"] == "completed" else 1)
-
-
-def why_offline() -> str | None:
-    """Why W&B cannot be online, in words; None where it can."""
-    mode = os.environ.get("WANDB_MODE", "online")
-    if mode != "online":
-        return f"WANDB_MODE={mode}"
-    host = urlsplit(os.environ.get(HOST_VARIABLE, "https://api.wandb.ai"))
-    if "WANDB_API_KEY" not in os.environ and not _in_netrc(host.hostname or ""):
-        return "not logged in"
-    try:
-        # W&B's own attempt takes 19 seconds to give up.
-        port = host.port or (443 if host.scheme == "https" else 80)
-        socket.create_connection((host.hostname or "", port), timeout=3).close()
-    except OSError:
-        return f"{host.hostname} cannot be reached"
-    return None
-
-
-def _in_netrc(host: str) -> bool:
-    path = Path(os.environ.get("NETRC", "~/.netrc")).expanduser()
-    if not path.is_file():
-        return False
-    try:
-        return netrc.netrc(path).authenticators(host) is not None
-    except (netrc.NetrcParseError, OSError):
-        return False
 
 
 def run_id(folder: Path) -> str:

@@ -1,0 +1,64 @@
+"""A sweep: a folder for each job, a table of all of them, and a failed job that stops no other."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from llmexp.results import read_result
+
+ROOT = Path(__file__).parents[1]
+SMOKE = ["debug=smoke", "hydra.sweep.dir=sweep"]
+
+
+def llmexp(cwd: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, str(ROOT / "run.py"), *words, *SMOKE, f"cache.dir={cwd}/cache"]
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
+
+
+def jobs(cwd: Path) -> list[Path]:
+    return sorted(folder for folder in (cwd / "sweep").iterdir() if folder.is_dir())
+
+
+def test_a_failed_job_stops_no_other_and_is_in_the_table(tmp_path: Path) -> None:
+    for name, labels in (("good", "ab"), ("bad", "aa"), ("fine", "ba")):
+        rows = [{"text": f"row {i} of {name}", "label": labels[i % 2]} for i in range(12)]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    parts = ["data.validation=null", "data.test=null", "strategy=head_only"]
+    files = "data.train=good.jsonl,bad.jsonl,fine.jsonl"
+    done = llmexp(tmp_path, "-m", "data=classification", files, *parts)
+    assert done.returncode == 1, done.stderr
+    results = [read_result(folder) for folder in jobs(tmp_path)]
+    assert [r["status"] for r in results] == ["completed", "failed", "completed"]
+    assert "every row has the label 'a'" in results[1]["reason"]
+    assert "every row has the label 'a'" in done.stdout
+    assert "Traceback" not in done.stdout + done.stderr
+    lines = done.stdout.splitlines()
+    assert sum(line.startswith("head_only") for line in lines) == 2
+    assert sum(line.startswith("failed: head_only") for line in lines) == 1
+
+
+def test_a_named_sweep_runs_its_jobs_without_m(tmp_path: Path) -> None:
+    done = llmexp(tmp_path, "+sweep=lora_rank", "hydra.sweeper.params={strategy.rank: '1,2'}")
+    assert done.returncode == 0, done.stderr
+    assert [json.loads((f / "result.json").read_text())["status"] for f in jobs(tmp_path)] == [
+        "completed",
+        "completed",
+    ]
+
+
+@pytest.mark.long
+def test_every_strategy_in_one_command_and_one_table(tmp_path: Path) -> None:
+    done = llmexp(tmp_path, "+sweep=strategies")
+    assert done.returncode == 0, done.stderr
+    results = [read_result(folder) for folder in jobs(tmp_path)]
+    there = {path.stem for path in (ROOT / "conf" / "strategy").glob("*.yaml")}
+    assert {result["strategy"] for result in results} == there
+    table = done.stdout.splitlines()[-len(there) - 1 :]
+    assert {line.split()[0] for line in table} == there | {"(baseline)"}
