@@ -50,9 +50,8 @@ def main(argv: list[str]) -> int:
 
 
 def _overview() -> str:
-    lines = [
-        f"  llmexp {name:<9} {(f.__doc__ or '').splitlines()[0]}" for name, f in COMMANDS.items()
-    ]
+    firsts = {name: (f.__doc__ or "").splitlines()[0] for name, f in COMMANDS.items()}
+    lines = [f"  llmexp {name:<9} {first}" for name, first in firsts.items()]
     return "\n".join(["usage: llmexp COMMAND ...", "", *lines])
 
 
@@ -134,7 +133,8 @@ def _hand_over(argv: list[str]) -> int:
     prepared: list[Path] = []
 
     def task(cfg: Any) -> float | None:
-        folder = job.prepare(cfg, HydraConfig.get())
+        settings: Any = HydraConfig.get()
+        folder = job.prepare(cfg, settings)
         prepared.append(folder)
         if HydraConfig.get().mode == RunMode.MULTIRUN:
             return job.run_in_own_process(folder)
@@ -148,7 +148,7 @@ def _hand_over(argv: list[str]) -> int:
         return job.report_sweep(prepared)
     sys.stdout.flush()
     command = job.command(prepared[0])
-    os.execv(command[0], command)
+    os.execv(command[0], command)  # noqa: S606
 
 
 def job_command(argv: list[str]) -> int:

@@ -85,7 +85,7 @@ def _record(run: dict[str, Any]) -> dict[str, Any]:
 
 
 def svg_text(show: Callable[[Console], None]) -> str:
-    """What `show` prints to a console 90 columns wide, as a picture that asks no server for fonts."""
+    """What `show` prints, as a picture that asks no server for fonts."""
     from rich._export_format import CONSOLE_SVG_FORMAT
     from rich.console import Console
 

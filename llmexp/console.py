@@ -22,19 +22,21 @@ def _number(value: float | None) -> str:
 def summary(result: dict[str, Any], folder: Path) -> None:
     """Metrics beside the baseline, what they cost, where everything is, what to type next."""
     console = Console(highlight=False)
-    metrics = {k: v for k, v in result["metrics"].items() if not k.split("/", 1)[1].startswith(HIDDEN)}
-    baseline = result["baseline"]
+    shown = [k for k in result["metrics"] if not k.split("/", 1)[1].startswith(HIDDEN)]
+    metrics, baseline = result["metrics"], result["baseline"]
+    other = "majority" if result["task"] == "classification" else "baseline"
     table = Table(title=f"{result['name']}  seed {result['seed']}", title_justify="left")
     table.add_column("metric")
     table.add_column("this run", justify="right")
-    table.add_column("majority" if result["task"] == "classification" else "baseline", justify="right")
-    for key in sorted(metrics, key=lambda k: (k.startswith("val/"), k)):
+    table.add_column(other, justify="right")
+    for key in sorted(shown, key=lambda k: (k.startswith("val/"), k)):
         table.add_row(key, _number(metrics[key]), _number(baseline.get(key)))
     console.print(table)
     console.print(_cost(result["cost"]))
     here = os.path.relpath(folder)
     console.print(f"\nEverything is in {here}", soft_wrap=True)
-    console.print("Next:", f"  llmexp predict {here} \"some text\"", "  llmexp compare outputs/", sep="\n", soft_wrap=True)
+    console.print(f'Next:\n  llmexp predict {here} "some text"', soft_wrap=True)
+    console.print("  llmexp compare outputs/")
 
 
 def _cost(cost: dict[str, Any]) -> str:

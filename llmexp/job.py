@@ -47,8 +47,7 @@ def read_config(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     path = folder / CONFIG
     if not path.is_file():
         raise UserError(f"{folder} is no run folder: it has no {CONFIG}")
-    tree = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
-    assert isinstance(tree, dict)
+    tree: Any = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
     launch = tree.pop("launch", {"overrides": [], "sweep": False})
     return tree, launch
 

@@ -28,8 +28,8 @@ def first_line(error: BaseException) -> str:
 def misspelt(line: str) -> str:
     """An override that does not parse."""
     return (
-        f"command line: {line.lstrip('+')}: not of the form key=value; quote values that hold spaces, commas, "
-        "brackets or braces"
+        f"command line: {line.lstrip('+')}: not of the form key=value; quote values that hold "
+        "spaces, commas, brackets or braces"
     )
 
 

@@ -228,9 +228,7 @@ def context(folder: Path, *, packing: bool, batch_size: int = 3, accumulate: int
         }
         for i in range(30)
     ]
-    task = Instruction(
-        train="made.jsonl", template="plain", packing=packing, batch_size=batch_size
-    )
+    task = Instruction(train="made.jsonl", template="plain", packing=packing, batch_size=batch_size)
     net = folder / "net"
     if not net.exists():
         tiny.llama(net)
@@ -300,9 +298,7 @@ def test_packed_text_learns_every_token_of_every_document_once(tmp_path: Path) -
 
 @pytest.mark.parametrize("strategy", ["full_finetune", "lora", "partial_finetune"])
 @pytest.mark.parametrize("pose", [runs.answered, runs.written])
-def test_a_packed_run_says_how_full_its_packs_are(
-    tmp_path: Path, pose: Any, strategy: str
-) -> None:
+def test_a_packed_run_says_how_full_its_packs_are(tmp_path: Path, pose: Any, strategy: str) -> None:
     net = tiny.llama(tmp_path / "net")
     result = runs.finished(
         tmp_path / "run",

@@ -23,7 +23,15 @@ def test_an_installed_wheel_composes_every_group_outside_the_checkout(tmp_path: 
     there = {str(p.relative_to(ROOT)) for p in (ROOT / "conf").rglob("*.yaml")}
     assert there <= packed
 
-    command = [sys.executable, "-m", "llmexp", "run", "strategy=qlora", "model=mistral7b", "dry=true"]
+    command = [
+        sys.executable,
+        "-m",
+        "llmexp",
+        "run",
+        "strategy=qlora",
+        "model=mistral7b",
+        "dry=true",
+    ]
     environment = {**os.environ, "PYTHONPATH": str(tmp_path / "site")}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

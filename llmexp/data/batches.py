@@ -74,6 +74,11 @@ class UpdateBatches(Sampler[list[int]]):
         self.seed, self.rank, self.world = seed, rank, world
         self.epoch = 0
 
+    @property
+    def sampler(self) -> UpdateBatches:
+        """Itself: of a batch sampler, Lightning tells only `.sampler` which epoch it is."""
+        return self
+
     def set_epoch(self, epoch: int) -> None:
         """Lightning calls this at the start of each epoch."""
         self.epoch = epoch

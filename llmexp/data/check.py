@@ -98,9 +98,8 @@ def unread(task: Task) -> dict[str, str]:
     given = {name: getattr(task, name) for name in SPLITS if getattr(task, name) is not None}
     files = [Path(where) for where in given.values() if Path(where).is_file()]
     endings = {path.suffix.lower() for path in files}
-    found = {
-        f"{name}_fraction": f"data.{name} is given" for name in ("validation", "test") if name in given
-    }
+    held_out = [name for name in ("validation", "test") if name in given]
+    found = {f"{name}_fraction": f"data.{name} is given" for name in held_out}
     if len(given) == len(SPLITS) and task.limit == type(task.limit)():
         found["split_seed"] = "every split is given and none is limited"
     if not endings & {".csv", ".tsv"}:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from llmexp.data.bad_rows import Bad, BadRows, refuse
-from llmexp.data.check import quick_check
+from llmexp.data.check import SPLITS, quick_check
 from llmexp.data.formats import format_note
 from llmexp.data.hub import read_hub
 from llmexp.data.lines import Located
@@ -44,7 +44,8 @@ def load_examples(task: Task) -> Examples:
         notes.append(f"after data.limit.train, train has no row of {', '.join(absent)}")
     notes += overlap_notes(splits["train"], {name: splits[name] for name in ("validation", "test")})
     prints = {name: fingerprint(rows) for name, rows in splits.items()}
-    return replace(found, labels=labels, fingerprint=prints, **splits)
+    found.train, found.validation, found.test = (splits[name] for name in SPLITS)
+    return replace(found, labels=labels, fingerprint=prints)
 
 
 def fingerprint(rows: Iterable[Row]) -> str:

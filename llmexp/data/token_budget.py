@@ -106,6 +106,11 @@ class BudgetUpdateBatches(Sampler[list[int]]):
         self.size, self.rank, self.world = accumulate * world, rank, world
         self.epoch = 0
 
+    @property
+    def sampler(self) -> BudgetUpdateBatches:
+        """Itself: of a batch sampler, Lightning tells only `.sampler` which epoch it is."""
+        return self
+
     def set_epoch(self, epoch: int) -> None:
         """Lightning calls this at the start of each epoch."""
         self.epoch = epoch

@@ -9,7 +9,7 @@ import os
 import warnings
 
 from llmexp.composed import Composed
-from llmexp.doctor.report import Report
+from llmexp.doctor.report import Report, given
 
 
 def run(argv: list[str]) -> int:
@@ -22,7 +22,7 @@ def run(argv: list[str]) -> int:
     parser.add_argument("--config-dir", "-cd", help="a folder of one's own YAML groups")
     parser.add_argument("--config-name", "-cn", default="run")
     args = parser.parse_args(argv)
-    report = Report("experiment")
+    report = Report("experiment", given=given(args.overrides))
     jobs: list[Composed] = []
     with report.stage("config"):
         lines = open_keys(args.overrides)

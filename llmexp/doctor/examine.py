@@ -12,20 +12,19 @@ from llmexp.composed import Composed
 from llmexp.context import Context, context_of
 from llmexp.data.check import quick_check
 from llmexp.data.sources import load_examples
-from llmexp.doctor import verdicts
+from llmexp.doctor import verdicts, verdicts_data
 from llmexp.doctor.knobs import as_rows, dead_knobs
 from llmexp.doctor.origins import Origins
 from llmexp.doctor.overlap import duplicates, overlap
-from llmexp.doctor.report import Report
+from llmexp.doctor.report import Report, given
 from llmexp.doctor.sources import read_sources
 from llmexp.preflight import GROUPS, Experiment, build, build_group
-from llmexp.refusals import key_of
 from llmexp.tasks.base import Examples, Task
 
 
 def examine(job: Composed, config_name: str = "run") -> Report:
     """Everything that can be said about an experiment; what cannot be reached is a finding."""
-    report = Report(str(job.tree["name"]), given=_given(job.overrides))
+    report = Report(str(job.tree["name"]), given=given(job.overrides))
     origins = Origins(job, config_name)
     experiment: Experiment | None = None
     with report.stage("config"):
@@ -50,10 +49,6 @@ def examine(job: Composed, config_name: str = "run") -> Report:
     return report
 
 
-def _given(overrides: list[str]) -> dict[str, str]:
-    return {key_of(line): line.partition("=")[2] for line in overrides}
-
-
 def knobs(report: Report, e: Experiment, origins: Origins) -> None:
     """Values that were set and that nothing reads."""
     found = dead_knobs(e, origins)
@@ -76,7 +71,7 @@ def rows(report: Report, task: Task) -> Examples | None:
         sources = read_sources(task)
         report.sections["sources"] = [source.as_json() for source in sources]
         for source in sources:
-            verdicts.source(report, task, source)
+            verdicts_data.source(report, task, source)
         # A bad row is a finding by now; the rest of the rows can still be looked at.
         rest = replace(task, on_bad_row="skip", max_bad_rows=sum(len(s.bad) for s in sources))
         examples = load_examples(rest)
@@ -92,8 +87,8 @@ def rows(report: Report, task: Task) -> Examples | None:
     # What validation carves off was train, and it chooses the checkpoint that is tested.
     carved = examples.validation if task.validation is None else []
     report.overlap = overlap([*examples.train, *carved], examples.test)
-    verdicts.splits(report)
-    verdicts.balance(report)
+    verdicts_data.splits(report)
+    verdicts_data.balance(report)
     return examples
 
 

@@ -19,6 +19,9 @@ def fix_in(message: str, given: Mapping[str, str] | None = None) -> str:
         return f"leave {key} out"
     if "quote values that hold" in message:
         return "\"KEY='VALUE'\", with both kinds of quotation marks"
+    known = re.search(r"known are (.+)$", message)
+    if known and key:
+        return f"{key}=<one of {known[1]}>"
     return _advised(message) or _expected(key, message)
 
 

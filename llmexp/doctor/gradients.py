@@ -45,14 +45,17 @@ class Gradients(pl.Callback):
 
 def small(context: Context) -> Context:
     """The same experiment on a few short rows, with no cache."""
-    chosen: dict[str, list[Row]] = {}
-    for name in ("train", "validation", "test"):
-        rows = sorted(getattr(context.examples, name), key=lambda row: len(str(row)))
-        start = len(rows) // 4  # the shortest may say nothing
-        chosen[name] = [_cut(row) for row in (rows[start : start + ROWS] or rows[:ROWS])]
-    examples = replace(context.examples, notes=[], **chosen)
+    given = context.examples
+    train, validation, test = map(_few, (given.train, given.validation, given.test))
+    examples = replace(given, notes=[], train=train, validation=validation, test=test)
     cache = Cache(enabled=False, dir=tempfile.gettempdir(), max_gb=1.0)
     return replace(context, examples=examples, cache=cache, accumulate=1)
+
+
+def _few(rows: list[Row]) -> list[Row]:
+    ordered = sorted(rows, key=lambda row: len(str(row)))
+    start = len(ordered) // 4  # the shortest may say nothing
+    return [_cut(row) for row in ordered[start : start + ROWS]]
 
 
 def _cut(row: Row) -> Row:
@@ -144,7 +147,8 @@ def _merged(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     for (kind, _, is_block), run in groupby(ordered, key=alike):
         same = list(run)
         numbers = [row["group"].rpartition(" ")[2] for row in same]
-        group = f"{kind}s {numbers[0]}-{numbers[-1]}" if is_block and len(same) > 1 else same[0]["group"]
+        several = is_block and len(same) > 1
+        group = f"{kind}s {numbers[0]}-{numbers[-1]}" if several else same[0]["group"]
         total, trained = (sum(row[name] for row in same) for name in ("total", "trained"))
         merged.append({"group": group, "trained": trained, "total": total})
     return merged
@@ -173,9 +177,9 @@ def adapted_layers(context: Context) -> dict[str, Any] | None:
         return None
     paths = linear_paths(empty_network(context))
     ends = sorted({path.rpartition(".")[2] for path in paths})
-    names = {end: [p for p in paths if p.rpartition(".")[2] == end] for end in ends}
+    names = {end: [p in targets for p in paths if p.rpartition(".")[2] == end] for end in ends}
     return {
         "layers": len(paths),
         "adapted": len(targets),
-        "by_name": {n: [sum(p in targets for p in found), len(found)] for n, found in names.items()},
+        "by_name": {name: [sum(found), len(found)] for name, found in names.items()},
     }

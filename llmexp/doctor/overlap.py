@@ -32,7 +32,8 @@ def overlap(train: list[Row], test: list[Row]) -> dict[str, Any]:
     same = [row for row in test if content_key(row) in keys]
     others = [row for row in test if content_key(row) not in keys]
     pairs = near_pairs(train[:MOST], others[:MOST])
-    found = {"exact": exact, "normalised": len(same), "near": len(same) + len(pairs)}
+    found: dict[str, Any] = {"exact": exact, "normalised": len(same)}
+    found["near"] = len(same) + len(pairs)
     found |= {"test": len(test), "threshold": NEAR}
     found["complete"] = max(len(train), len(others)) <= MOST
     found["pairs"] = [{"test": a, "train": b, "similarity": round(s, 3)} for a, b, s in pairs[:5]]

@@ -70,8 +70,8 @@ def _marks(found: dict[str, Any]) -> list[str]:
 
 def examples(out: Page, report: Report) -> None:
     """Each row as the network gets it."""
-    how = "learned tokens in green" if out.coloured else f"learned tokens in {OPEN} {CLOSE}"
-    out.title("examples", f"{how}, special tokens {'in magenta' if out.coloured else 'as they are'}")
+    coloured = "learned tokens in green, special tokens in magenta"
+    out.title("examples", coloured if out.coloured else f"learned tokens in {OPEN} {CLOSE}")
     for number, example in enumerate(report.sections["examples"], 1):
         parts: list[str | tuple[str, str]] = [f"{number:>3}. "]
         for piece in example["pieces"]:

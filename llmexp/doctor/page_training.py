@@ -51,10 +51,10 @@ def _adapters(out: Page, found: dict[str, Any]) -> None:
 
 def _gradients(out: Page, found: dict[str, Any]) -> None:
     loss = "" if found["loss"] is None else f"; first loss {found['loss']:.3f}"
+    frozen = found["tensors"] - found["trained"]
     out.wrapped(
         f"one forward and backward: {found['with_gradient']} of {found['trained']} trained tensors "
-        f"get a gradient, {len(found['elsewhere'])} of {found['tensors'] - found['trained']} frozen "
-        f"ones{loss}",
+        f"get a gradient, {len(found['elsewhere'])} of {frozen} frozen ones{loss}",
         "  ",
         "    ",
     )

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from llmexp.doctor.fixes import fix_in
 from llmexp.errors import ConfigError, UserError
+from llmexp.refusals import key_of
 
 Level = Literal["warning", "fails"]
 EXIT_CODES = {"ok": 0, "warning": 0, "fails": 2}
@@ -23,6 +24,11 @@ class Finding:
     message: str
     fix: str
     """The override that mends it; what to do where no override can."""
+
+
+def given(overrides: list[str]) -> dict[str, str]:
+    """What a command line says, by key."""
+    return {key_of(line): line.partition("=")[2] for line in overrides}
 
 
 @dataclass

@@ -100,7 +100,7 @@ def learned_tokens(row: Row) -> int:
 
 
 def sequence(row: Row) -> list[tuple[int, bool]]:
-    """(token, learned) of a row in reading order: a label is the token that follows its position."""
+    """(token, learned) of a row in reading order; a label is the token behind its position."""
     ids, labels = row["input_ids"], row["labels"]
     if not isinstance(labels, list):
         return [(token, False) for token in ids]

@@ -69,7 +69,7 @@ class Classification(Task):
         lengths = [len(ids) for ids in cut]
         full = sum(n == max_length for n in lengths)
         encoded = [
-            {"input_ids": ids, "labels": index.get(row.get("label"), IGNORE), "index": i}
+            {"input_ids": ids, "labels": index.get(row.get("label", ""), IGNORE), "index": i}
             for i, (ids, row) in enumerate(zip(cut, rows, strict=True))
         ]
         return Encoded(encoded, {"at_max_length": full} if full else {})
@@ -125,7 +125,9 @@ class Classification(Task):
         return label_answers(rows, loss.logits.softmax(-1).tolist(), labels)
 
 
-def label_answers(rows: list[Row], probabilities: list[list[float]], labels: list[str]) -> list[Row]:
+def label_answers(
+    rows: list[Row], probabilities: list[list[float]], labels: list[str]
+) -> list[Row]:
     """Predictions with a score for every label."""
     answers = []
     for row, scores in zip(rows, probabilities, strict=True):

@@ -52,7 +52,7 @@ class DecoderTask(Task):
 
         rows = packed(encoded.rows, max_length)
         tokens = sum(len(row["input_ids"]) for row in rows)
-        counts = {"packed": len(encoded.rows), "packs": len(rows)}
+        counts: dict[str, Any] = {"packed": len(encoded.rows), "packs": len(rows)}
         counts["fill"] = round(tokens / (len(rows) * max_length), 4)
         return Encoded(rows, {**encoded.counts, **counts})
 

@@ -75,9 +75,7 @@ class LanguageModeling(DecoderTask):
         bits = -sum(n * math.log2((counts[b] + 1) / total) for b, n in test.items())
         return {"test/bits_per_byte": bits / sum(test.values())}
 
-    def written(
-        self, net: Any, rows: list[Row], tokenizer: PreTrainedTokenizerBase
-    ) -> list[Row]:
+    def written(self, net: Any, rows: list[Row], tokenizer: PreTrainedTokenizerBase) -> list[Row]:
         """How a network goes on from the beginning of each document."""
         longest = self.longest(net)
         new = min(self.generation.max_new_tokens, longest // 2)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torchmetrics import MetricCollection, SumMetric
@@ -39,12 +41,13 @@ class ExampleMean(nn.Module):
 
 
 class ClassificationScores(nn.Module):
-    """loss, accuracy, precision_macro, recall_macro, f1_macro, f1/<label> and a confusion matrix."""
+    """loss, accuracy, macro precision, recall and f1, f1/<label>, and a confusion matrix."""
 
     def __init__(self, labels: list[str]):
         super().__init__()
         self.labels = labels
-        shape = {"num_classes": len(labels), "ignore_index": IGNORE, "validate_args": False}
+        shape: dict[str, Any] = {"num_classes": len(labels), "ignore_index": IGNORE}
+        shape["validate_args"] = False
         self.mean_loss = ExampleMean()
         self.metrics = MetricCollection(
             {
@@ -56,7 +59,11 @@ class ClassificationScores(nn.Module):
                 "confusion": MulticlassConfusionMatrix(**shape),
             },
             # Named, not discovered: discovery compares states, and all are zero on an empty rank.
-            compute_groups=[["accuracy"], ["precision_macro", "recall_macro", "f1_macro", "f1"], ["confusion"]],
+            compute_groups=[
+                ["accuracy"],
+                ["precision_macro", "recall_macro", "f1_macro", "f1"],
+                ["confusion"],
+            ],
         )
 
     def update(self, loss: Loss) -> None:
