@@ -179,10 +179,18 @@ def predict(argv: list[str]) -> int:
     return predict_main(argv)
 
 
+def cache(argv: list[str]) -> int:
+    """List or clear what is kept between runs: llmexp cache, llmexp cache clear --older-than 30"""
+    from llmexp.cache_command import run as cache_run
+
+    return cache_run(argv)
+
+
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "run": run,
     "doctor": doctor,
     "compare": compare,
     "predict": predict,
+    "cache": cache,
     "job": job_command,
 }

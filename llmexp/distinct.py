@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from llmexp.tasks.base import Row
@@ -34,7 +34,7 @@ def cut(row: Row, at: int) -> Row:
 class Distinct:
     """Rows with equal inputs, once each, numbered in the order in which they first come."""
 
-    def __init__(self, rows: list[Row]):
+    def __init__(self, rows: Iterable[Row]):
         self.numbers: dict[Any, int] = {}
         self.rows: list[Row] = []
         for row in rows:

@@ -6,7 +6,7 @@ the same however it is cut into micro-batches and ranks.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -22,7 +22,7 @@ POOL = 16
 class TokenRows(Dataset):
     """Encoded rows; a negative position -1 - i is row i as a filler that supervises nothing."""
 
-    def __init__(self, rows: list[Row]):
+    def __init__(self, rows: Sequence[Row]):
         self.rows = rows
 
     def __len__(self) -> int:

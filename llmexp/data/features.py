@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from llmexp.architecture import blocks
 from llmexp.data.batches import EvaluationBatches, UpdateBatches, pad
 from llmexp.data.module import TokenData
+from llmexp.data.token_cache import about
 from llmexp.distinct import Distinct
 from llmexp.feature_cache import MemoryOnly, digest, open_cache, size_of
 from llmexp.freezing import beside_blocks, is_norm
@@ -58,11 +60,11 @@ class FeatureData(TokenData):
         weights = backbone_fingerprint(self.backbone)
         self.backbone.to(device)
         for name, encoded in self.encoded.items():
-            self.features[name] = self._features(encoded.rows, weights)
+            self.features[name] = self._features(name, encoded.rows, weights)
         # Nothing below reads tokens or the network any more.
         self.backbone.cpu()
 
-    def _features(self, rows: list[Row], weights: str) -> Tensor:
+    def _features(self, name: str, rows: Sequence[Row], weights: str) -> Tensor:
         distinct = Distinct(rows)
         shape = (len(distinct), self.backbone.config.get_text_config().hidden_size)
         key = digest(
@@ -83,7 +85,7 @@ class FeatureData(TokenData):
         def fill(out: Tensor) -> None:
             extract(self.backbone, distinct, self.pooling, self.context.pad_id, out)
 
-        entry = cache.entry(key, shape, torch.float32, fill)
+        entry = cache.entry(key, shape, torch.float32, fill, **about(self.context, name))
         self.prefix.add(entry.seconds, entry.hit)
         return entry.states[[distinct.number(row) for row in rows]]
 
@@ -110,7 +112,7 @@ class FeatureData(TokenData):
 class FeatureRows(Dataset):
     """Batches by lists of positions; a negative position -1 - i is row i as a filler."""
 
-    def __init__(self, features: Tensor, rows: list[Row]):
+    def __init__(self, features: Tensor, rows: Sequence[Row]):
         self.features = features
         self.labels = torch.tensor([row["labels"] for row in rows])
         self.index = torch.tensor([row["index"] for row in rows])

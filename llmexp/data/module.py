@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, Sampler
 
 from llmexp.data.batches import EvaluationBatches, TokenRows, UpdateBatches
 from llmexp.data.token_budget import BudgetEvaluationBatches, BudgetUpdateBatches
+from llmexp.data.token_cache import encoded
 from llmexp.errors import UserError
 from llmexp.tasks.base import Batch, Encoded, Row
 
@@ -28,22 +29,17 @@ class TokenData(pl.LightningDataModule):
         self.encoded: dict[str, Encoded] = {}
 
     def setup(self, stage: str) -> None:
-        """Tokenise every split, once."""
+        """Tokenise every split, once, or find it tokenised."""
         if self.encoded:
             return
-        context = self.context
         for name in ("train", "validation", "test"):
-            rows = getattr(context.examples, name)
-            self.encoded[name] = context.task.encode(
-                rows, context.tokenizer, context.max_length, context.examples.labels
-            )
+            rows = getattr(self.context.examples, name)
+            self.encoded[name] = encoded(self.context, rows, name)
             if not self.encoded[name].rows:
                 raise UserError(
                     f"data.{name}: no row is left after tokenising ({self.encoded[name].counts})"
                 )
-            if name == "train":
-                self.encoded[name] = context.task.packed(self.encoded[name], context.max_length)
-            context.examples.encoding[name] = self.encoded[name].facts()
+            self.context.examples.encoding[name] = self.encoded[name].facts()
 
     def _loader(self, name: str, sampler: Sampler[list[int]]) -> DataLoader:
         workers = self.context.task.num_workers
@@ -60,7 +56,7 @@ class TokenData(pl.LightningDataModule):
         return partial(self.context.task.collate, pad_id=self.context.pad_id)
 
     def lengths(self, name: str) -> list[int]:
-        return [len(row["input_ids"]) for row in self.encoded[name].rows]
+        return self.encoded[name].lengths()
 
     def train_dataloader(self) -> DataLoader:
         task, lengths = self.context.task, self.lengths("train")

@@ -12,6 +12,7 @@ from torch import Tensor
 from llmexp.data.features import PrefixCost
 from llmexp.data.module import TokenData
 from llmexp.data.stored import Collate, CollateStored, Stored
+from llmexp.data.token_cache import about
 from llmexp.distinct import Distinct, cut
 from llmexp.feature_cache import Entry, FeatureCache, digest, size_of
 from llmexp.freezing import beside_blocks, frozen_blocks
@@ -123,7 +124,7 @@ class PrefixData(TokenData):
         config, below = self.net.config, beside_blocks(self.net)[0]
         weights = fingerprint([*below, *self.frozen], config)
         for name, distinct in self.distinct.items():
-            entry = self._entry(distinct, weights)
+            entry = self._entry(name, distinct, weights)
             self.prefix.add(entry.seconds, entry.hit)
             self.stored[name] = Stored(distinct, entry.states, self.at)
         log.info(
@@ -131,7 +132,7 @@ class PrefixData(TokenData):
             f"{self.prefix.seconds:.1f} s{', in an earlier run' if self.prefix.hit else ''}"
         )
 
-    def _entry(self, distinct: Distinct, weights: str) -> Entry:
+    def _entry(self, name: str, distinct: Distinct, weights: str) -> Entry:
         key = digest(
             {
                 "version": VERSION,
@@ -146,7 +147,12 @@ class PrefixData(TokenData):
             }
         )
         return self.cache.entry(
-            key, self._shape(distinct), self.dtype, lambda out: self._compute(distinct, out)
+            key,
+            self._shape(distinct),
+            self.dtype,
+            lambda out: self._compute(distinct, out),
+            kind="hidden states",
+            **about(self.context, name),
         )
 
     @torch.inference_mode()

@@ -11,7 +11,7 @@ from llmexp.config import Fraction, NonNegativeInt, PositiveInt, spec
 from llmexp.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from torch import Tensor, nn
     from transformers import PreTrainedTokenizerBase
@@ -32,18 +32,31 @@ class Encoded:
     and `index` (the row's number in its split).
     """
 
-    rows: list[Row]
+    rows: Sequence[Row]
     counts: dict[str, Any] = field(default_factory=dict)
     """What happened on the way: truncated, dropped, packs, ..."""
 
     def facts(self) -> dict[str, Any]:
         """How many rows and tokens a network reads, how many of them it learns, and the counts."""
-        tokens = [len(row["input_ids"]) for row in self.rows]
+        tokens = self.lengths()
         found = {"rows": len(self.rows), "tokens": sum(tokens), "longest": max(tokens)}
-        lists = [row["labels"] for row in self.rows if isinstance(row["labels"], list)]
-        if lists:
-            found["supervised"] = sum(len(one) - one.count(IGNORE) for one in lists)
+        learned = self.supervised()
+        if learned is not None:
+            found["supervised"] = learned
         return {**found, **self.counts}
+
+    def lengths(self) -> list[int]:
+        """Tokens of each row; asked of the file, where one holds the rows."""
+        known = getattr(self.rows, "lengths", None)
+        return known() if known is not None else [len(row["input_ids"]) for row in self.rows]
+
+    def supervised(self) -> int | None:
+        """Positions that are learned; None where a row has one label and not one a token."""
+        known = getattr(self.rows, "supervised", None)
+        if known is not None:
+            return known()
+        lists = [row["labels"] for row in self.rows if isinstance(row["labels"], list)]
+        return sum(len(one) - one.count(IGNORE) for one in lists) if lists else None
 
 
 class Loss(NamedTuple):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -24,7 +25,9 @@ def embed(net: Any, batch: dict[str, Any], how: Pooling) -> Tensor:
     return F.normalize(pool(hidden, inputs["attention_mask"], how), dim=-1)
 
 
-def embed_rows(net: Any, encoded: list[Row], how: Pooling, batch_size: int, pad_id: int) -> Tensor:
+def embed_rows(
+    net: Any, encoded: Sequence[Row], how: Pooling, batch_size: int, pad_id: int
+) -> Tensor:
     """The same for encoded rows, in their order: [N, H], on the network's device."""
     device = next(net.parameters()).device
     order = sorted(range(len(encoded)), key=lambda i: -len(encoded[i]["input_ids"]))
