@@ -114,7 +114,6 @@ DEAD = [
     ("zero_shot", "answered", "llama", "strategy.temperature=0.1"),
     ("feature_based", "classified", "bert", "strategy.hidden=8"),
     ("full_finetune", "classified", "bert", "model.pooling=cls"),
-    ("full_finetune", "classified", "bert", "cache.max_gb=3"),
     ("head_only", "classified", "bert", "data.delimiter=';'"),
     ("head_only", "classified", "bert", "data.max_bad_rows=3"),
     ("lora", "answered", "llama", "model.vocab_size=99"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left, insort
+from collections.abc import Sequence
 
 from llmexp.tasks.base import Row
 
@@ -37,7 +38,7 @@ def best_fit(lengths: list[int], room: int) -> list[list[int]]:
     return packs
 
 
-def packed(rows: list[Row], room: int) -> list[Row]:
+def packed(rows: Sequence[Row], room: int) -> list[Row]:
     """Rows end to end, at most `room` tokens together; `position_ids` begin again with each row.
 
     A label is what its own position must predict, so it belongs to the document of its position.

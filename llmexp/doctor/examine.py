@@ -45,7 +45,7 @@ def examine(job: Composed, config_name: str = "run") -> Report:
             experiment.strategy.check_targets(context)
         if context is not None:
             tokens(report, context)
-            training(report, context, origins)
+            training(report, context)
     return report
 
 
@@ -104,7 +104,7 @@ def tokens(report: Report, context: Context) -> None:
         verdicts.tokens(report, context)
 
 
-def training(report: Report, context: Context, origins: Origins) -> None:
+def training(report: Report, context: Context) -> None:
     """What of the network trains, shown by one forward and backward."""
     import pytorch_lightning as pl
 
@@ -120,9 +120,6 @@ def training(report: Report, context: Context, origins: Origins) -> None:
         net = gradients.network(few)
         section["parameters"] = gradients.parameters(net)
         report.sections["training"] = section
-        data = context.strategy.data(context, net)
-        if context.cache.enabled and not hasattr(data, "prefix"):
-            verdicts.cache(report, origins)
         if any(p.requires_grad for p in net.parameters()) and not section["shapes_only"]:
             silent = context.strategy.silent_at_first(net)
             try:

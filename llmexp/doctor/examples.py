@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
@@ -52,7 +53,7 @@ def label_of(row: Row, context: Context) -> str | None:
     return context.examples.labels[label] if label != IGNORE else "(no label)"
 
 
-def shown(rows: list[Row], context: Context) -> list[dict[str, Any]]:
+def shown(rows: Sequence[Row], context: Context) -> list[dict[str, Any]]:
     """Rows from all over the sample as runs of text."""
     step = max(1, len(rows) // SHOWN)
     return [

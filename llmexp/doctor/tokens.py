@@ -28,7 +28,7 @@ class Sample:
             self.whole = [row for one in self.rows for row in self._encode([one], WHOLE).rows]
             self.masked: list[Row] = []
         else:
-            self.whole = self._encode(self.rows, WHOLE).rows
+            self.whole = list(self._encode(self.rows, WHOLE).rows)
             kept = {row["index"] for row in self.whole}
             self.masked = [row for i, row in enumerate(self.rows) if i not in kept]
         self.encoded = self._encode(self.rows, context.max_length)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from llmexp.context import Context
-from llmexp.doctor.knobs import DeadKnob, as_rows
-from llmexp.doctor.origins import COMMAND_LINE, Origins
+from llmexp.doctor.knobs import DeadKnob
+from llmexp.doctor.origins import COMMAND_LINE
 from llmexp.doctor.report import Report
 
 # The share from which something is worth a warning.
@@ -65,21 +65,6 @@ def tokens(report: Report, context: Context) -> None:
             f"no row learns {' or '.join(marks['ends'])}, so a trained model would not stop",
             "data.template=alpaca",
         )
-
-
-def cache(report: Report, origins: Origins) -> None:
-    """Settings of a cache in which this experiment keeps nothing."""
-    elsewhere = [v["value"] for v in report.sections["experiment"] if v["key"] != "cache.dir"]
-    folder = str(origins.job.tree["cache"]["dir"])
-    why = "nothing below what trains is frozen, so nothing is kept"
-    found = []
-    for key, origin in origins.chosen.items():
-        # Another value may be made of it, as debug=smoke makes its models' folder.
-        made_of = key == "cache.dir" and any(folder in str(value) for value in elsewhere)
-        if key.startswith("cache.") and not made_of:
-            found.append(DeadKnob(key, origin, why))
-    report.sections["dead_knobs"] += as_rows(found)
-    dead(report, found)
 
 
 def gradients(report: Report) -> None:
