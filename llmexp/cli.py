@@ -131,10 +131,15 @@ def _hand_over(argv: list[str]) -> int:
     from llmexp.compose import conf_dir, plugin_search, searchpath_override
 
     prepared: list[Path] = []
+    refused: list[UserError] = []
 
     def task(cfg: Any) -> float | None:
         settings: Any = HydraConfig.get()
-        folder = job.prepare(cfg, settings)
+        try:
+            folder = job.prepare(cfg, settings)
+        except UserError as error:  # Hydra would show it as a trace
+            refused.append(error)
+            return None
         prepared.append(folder)
         if HydraConfig.get().mode == RunMode.MULTIRUN:
             return job.run_in_own_process(folder)
@@ -142,6 +147,8 @@ def _hand_over(argv: list[str]) -> int:
 
     sys.argv = [sys.argv[0], *argv, *searchpath_override(plugin_search())]
     hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="run")(task)()
+    if refused:
+        raise ConfigError(str(error) for error in refused)
     if not prepared:
         return 0
     if job.is_part_of_sweep(prepared[0]):

@@ -1,0 +1,29 @@
+"""A folder that holds a run is refused, untouched, unless `resume` says otherwise."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.mark.parametrize("sweep", [False, True], ids=["run", "sweep"])
+def test_a_folder_that_holds_a_run_is_refused_in_a_sentence(sweep: bool, tmp_path: Path) -> None:
+    folder = tmp_path / "taken"
+    folder.mkdir()
+    (folder / "result.json").write_text('{"status": "completed"}\n')
+    where = [f"hydra.run.dir={folder}"]
+    if sweep:
+        where = ["-m", f"hydra.sweep.dir={tmp_path}", "hydra.sweep.subdir=taken"]
+    command = [sys.executable, str(ROOT / "run.py"), "tracking=none", *where]
+    done = subprocess.run(command, cwd=tmp_path, env=os.environ, capture_output=True, text=True)
+    assert done.returncode == 2
+    said = f"llmexp: {folder} holds a run already; say resume=auto to continue it"
+    assert done.stderr.startswith(said) and done.stderr.count("\n") == 1
+    assert [p.name for p in folder.iterdir()] == ["result.json"]
+    assert (folder / "result.json").read_text() == '{"status": "completed"}\n'
