@@ -37,7 +37,11 @@ def prepare(cfg: DictConfig, hydra: DictConfig) -> Path:
             "hydra.run.dir"
         )
     overrides = [line.removeprefix("++") for line in hydra.overrides.task]
-    launch = {"overrides": overrides, "sweep": hydra.mode.name == "MULTIRUN"}
+    launch = {
+        "overrides": overrides,
+        "sweep": hydra.mode.name == "MULTIRUN",
+        "made": not any(folder.iterdir()),
+    }
     write_atomic(folder / CONFIG, OmegaConf.to_yaml({**tree, "launch": launch}))
     return folder
 
@@ -97,14 +101,14 @@ def main(argv: list[str]) -> int:
     end_with_parent()
     folder = Path(argv[0]).resolve()
     tree, launch = read_config(folder)
-    fresh = not (folder / "result.json").exists()
     try:
         experiment = build(tree, lambda key: f"{folder.name}/{CONFIG}")
         from llmexp.run import run
 
         result = run(experiment, folder)
     except UserError:
-        if fresh and not launch["sweep"] and is_first():
+        # Only where the folder held nothing before us: a user may name one that holds other things.
+        if launch.get("made") and not launch["sweep"] and is_first():
             _discard(folder)
         raise
     return EXIT_CODES[result["status"]]

@@ -21,9 +21,27 @@ def test_a_folder_that_holds_a_run_is_refused_in_a_sentence(sweep: bool, tmp_pat
     if sweep:
         where = ["-m", f"hydra.sweep.dir={tmp_path}", "hydra.sweep.subdir=taken"]
     command = [sys.executable, str(ROOT / "run.py"), "tracking=none", *where]
-    done = subprocess.run(command, cwd=tmp_path, env=os.environ, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=ROOT, env=os.environ, capture_output=True, text=True)
     assert done.returncode == 2
     said = f"llmexp: {folder} holds a run already; say resume=auto to continue it"
     assert done.stderr.startswith(said) and done.stderr.count("\n") == 1
     assert [p.name for p in folder.iterdir()] == ["result.json"]
     assert (folder / "result.json").read_text() == '{"status": "completed"}\n'
+
+
+@pytest.mark.parametrize("before", [[], ["notes.txt"]], ids=["empty", "in use"])
+def test_a_refused_run_takes_away_what_it_made_and_nothing_else(
+    before: list[str], tmp_path: Path
+) -> None:
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    for name in before:
+        (folder / name).write_text("keep me")
+    rows = tmp_path / "rows.csv"
+    rows.write_text("text,label\none,a\ntwo,a\nthree,a\n")
+    words = ["tracking=none", "data=classification", f"data.train={rows}"]
+    command = [sys.executable, str(ROOT / "run.py"), *words, f"hydra.run.dir={folder}"]
+    done = subprocess.run(command, cwd=ROOT, env=os.environ, capture_output=True, text=True)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
+    assert folder.exists() == bool(before)
+    assert all((folder / name).read_text() == "keep me" for name in before)
