@@ -1,4 +1,4 @@
-"""Convert the stories260k weights beside a checkout to a transformers folder: stories260k.py FOLDER"""
+"""Convert the stories260k weights to a transformers folder: stories260k.py FOLDER"""
 
 import sys
 from pathlib import Path
