@@ -24,11 +24,10 @@ def summary(result: dict[str, Any], folder: Path) -> None:
     console = Console(highlight=False)
     shown = [k for k in result["metrics"] if not k.split("/", 1)[1].startswith(HIDDEN)]
     metrics, baseline = result["metrics"], result["baseline"]
-    other = "majority" if result["task"] == "classification" else "baseline"
     table = Table(title=f"{result['name']}  seed {result['seed']}", title_justify="left")
     table.add_column("metric")
     table.add_column("this run", justify="right")
-    table.add_column(other, justify="right")
+    table.add_column("baseline", justify="right")
     for key in sorted(shown, key=lambda k: (k.startswith("val/"), k)):
         table.add_row(key, _number(metrics[key]), _number(baseline.get(key)))
     console.print(table)
