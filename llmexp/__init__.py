@@ -8,7 +8,7 @@ __version__ = "0.1.0"
 
 
 def load(path: str) -> Any:
-    """The trained predictor of a run folder or of its `model/` folder; see `llmexp.predict`."""
-    from llmexp.predict import load as load_predictor
+    """The trained predictor of a run folder or of its `model/` folder (`llmexp.predict`)."""
+    from llmexp.predict.load import load as load_predictor
 
     return load_predictor(path)

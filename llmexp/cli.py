@@ -9,8 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from llmexp import launch
 from llmexp.errors import ConfigError, UserError, did_you_mean
+from llmexp.jobs import launch
 
 USAGE_EXIT = 2
 
@@ -59,7 +59,7 @@ def run(argv: list[str]) -> int:
     """Run an experiment, or a sweep with -m: llmexp run strategy=lora model=minilm seed=1"""
     from hydra._internal.utils import get_args_parser
 
-    from llmexp.compose import open_keys
+    from llmexp.configure.compose import open_keys
 
     # Intermixed: Hydra's own parser refuses `a=1 -m b=2,3`.
     args = get_args_parser().parse_intermixed_args(argv)
@@ -79,8 +79,8 @@ def run(argv: list[str]) -> int:
 
 def _join(args: argparse.Namespace) -> None:
     """Where torchrun or srun started this process, only the first one makes the folder."""
-    from llmexp import job
-    from llmexp.compose import compose_jobs
+    from llmexp.configure.compose import compose_jobs
+    from llmexp.jobs import job
 
     folder = launch.shared_folder(args.overrides, args.multirun).resolve()
     if launch.is_first():
@@ -93,8 +93,8 @@ def _join(args: argparse.Namespace) -> None:
 
 def _check(args: argparse.Namespace, specs: bool) -> int | None:
     """Compose (and build the specs of) every job; an exit code where that is all there is to do."""
-    from llmexp.compose import compose_jobs
-    from llmexp.preflight import build
+    from llmexp.configure.compose import compose_jobs
+    from llmexp.configure.preflight import build
 
     if args.config_path:
         raise UserError("--config-path is not supported; add a folder with --config-dir FOLDER")
@@ -127,8 +127,8 @@ def _hand_over(argv: list[str]) -> int:
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
-    from llmexp import job
-    from llmexp.compose import conf_dir, plugin_search, searchpath_override
+    from llmexp.configure.compose import conf_dir, plugin_search, searchpath_override
+    from llmexp.jobs import job
 
     prepared: list[Path] = []
     refused: list[UserError] = []
@@ -160,14 +160,14 @@ def _hand_over(argv: list[str]) -> int:
 
 def job_command(argv: list[str]) -> int:
     """Run the experiment recorded in a run folder (what each job and each rank executes)"""
-    from llmexp.job import main as job_main
+    from llmexp.jobs.job import main as job_main
 
     return job_main(argv)
 
 
 def compare(argv: list[str]) -> int:
     """Put runs side by side, quality and cost, best first: llmexp compare outputs/"""
-    from llmexp.compare import main as compare_main
+    from llmexp.compare.command import main as compare_main
 
     return compare_main(argv)
 
@@ -181,14 +181,14 @@ def doctor(argv: list[str]) -> int:
 
 def predict(argv: list[str]) -> int:
     """Predict with a finished run: llmexp predict outputs/RUN "some text" """
-    from llmexp.predict import main as predict_main
+    from llmexp.predict.load import main as predict_main
 
     return predict_main(argv)
 
 
 def cache(argv: list[str]) -> int:
     """List or clear what is kept between runs: llmexp cache, llmexp cache clear --older-than 30"""
-    from llmexp.cache_command import run as cache_run
+    from llmexp.cache.command import run as cache_run
 
     return cache_run(argv)
 

@@ -10,9 +10,9 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
     from llmexp.config import Cache
+    from llmexp.configure.preflight import Experiment
     from llmexp.models import HFModel
     from llmexp.optim import AdamW
-    from llmexp.preflight import Experiment
     from llmexp.strategies.base import Strategy
     from llmexp.tasks.base import Examples, Task
 

@@ -13,14 +13,15 @@ import torch.distributed as dist
 from pytorch_lightning.accelerators import CUDAAccelerator
 from pytorch_lightning.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
 
-from llmexp import allow, quiet
+from llmexp import quiet
+from llmexp.configure import allow
 from llmexp.errors import UserError
-from llmexp.ranks import Ranks
+from llmexp.jobs.ranks import Ranks
 
 if TYPE_CHECKING:
+    from llmexp.configure.preflight import Experiment
     from llmexp.context import Context
-    from llmexp.preflight import Experiment
-    from llmexp.record import Record
+    from llmexp.jobs.record import Record
 
 
 def check_devices(hardware: dict[str, Any]) -> None:

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from llmexp.config import Fraction, PositiveInt, spec
 from llmexp.errors import UserError
-from llmexp.quantization import exact
+from llmexp.nets.quantization import exact
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -147,7 +147,7 @@ class HFModel:
         """The pretrained network; `net.missing_keys` names what the checkpoint did not hold."""
         import torch
 
-        from llmexp.architecture import new_head_names
+        from llmexp.nets.architecture import new_head_names
 
         dtype = "auto" if self.dtype == "auto" else getattr(torch, self.dtype)
         with explained(self):

@@ -8,12 +8,13 @@ from typing import Any
 
 import pytorch_lightning as pl
 
-from llmexp import console, outcome
+from llmexp import console
+from llmexp.configure.preflight import Experiment
 from llmexp.context import Context, context_of
 from llmexp.data.sources import load_examples
 from llmexp.hardware import build_trainer, check_devices, disband, environment
-from llmexp.preflight import Experiment
-from llmexp.record import Record
+from llmexp.jobs import outcome
+from llmexp.jobs.record import Record
 
 log = logging.getLogger("llmexp")
 

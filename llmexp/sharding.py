@@ -35,7 +35,7 @@ class FullyShard(ModelParallelStrategy):
 
     def shard(self, net: nn.Module) -> None:
         """Shard a network in place, once."""
-        from llmexp.architecture import blocks
+        from llmexp.nets.architecture import blocks
 
         if isinstance(net, FSDPModule):
             return

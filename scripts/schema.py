@@ -20,9 +20,9 @@ from typing import Any
 from omegaconf import OmegaConf
 from pydantic import TypeAdapter
 
-from llmexp import allow
-from llmexp.composed import conf_dir
 from llmexp.config import RunConfig, is_spec
+from llmexp.configure import allow
+from llmexp.configure.composed import conf_dir
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 # Keys of Hydra's, which every file may have beside its own.

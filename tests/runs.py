@@ -8,8 +8,8 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from llmexp.compose import compose_jobs
-from llmexp.preflight import build
+from llmexp.configure.compose import compose_jobs
+from llmexp.configure.preflight import build
 from llmexp.run import run
 from tests import tiny
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from llmexp.cli import report
-from llmexp.compose import compose_jobs, open_keys
+from llmexp.configure.compose import compose_jobs, open_keys
+from llmexp.configure.preflight import build
 from llmexp.errors import UserError
-from llmexp.preflight import build
 
 ROOT = Path(__file__).parents[1]
 # Overrides | what the sentence must say: where, what, and what would work.

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 import torch
 
+from llmexp.cache.features import FeatureCache
+from llmexp.cache.store import Store, kept
 from llmexp.cli import main
 from llmexp.config import Cache
 from llmexp.errors import UserError
-from llmexp.feature_cache import FeatureCache
-from llmexp.store import Store, kept
 
 DAY = 86_400
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from llmexp import compare
+from llmexp.compare import command as compare
 from llmexp.errors import UserError
-from llmexp.results import write_result
+from llmexp.jobs.results import write_result
 
 
 def result(strategy: str, accuracy: float | None, **changes: Any) -> dict[str, Any]:

@@ -23,9 +23,9 @@ BESIDE = {
 OWN_ROWS = ["data.train=specimens:train"]
 PROBE = f"""
 import json, sys
-from llmexp.compose import compose_jobs, open_keys
+from llmexp.configure.compose import compose_jobs, open_keys
 from llmexp.errors import UserError
-from llmexp.preflight import build
+from llmexp.configure.preflight import build
 said = {{}}
 for name, overrides in json.load(sys.stdin).items():
     try:

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from llmexp.compose import compose_jobs, open_keys
 from llmexp.config import RunConfig
+from llmexp.configure.compose import compose_jobs, open_keys
 from llmexp.data.splits import content_key
 from llmexp.doctor.command import run as doctor
 from llmexp.doctor.examine import examine

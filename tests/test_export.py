@@ -16,8 +16,8 @@ from bitsandbytes.functional import has_avx512bf16
 from huggingface_hub import ModelCard
 from safetensors.torch import load_file
 
-from llmexp import export
-from llmexp.results import read_result
+from llmexp.export import folder as export
+from llmexp.jobs.results import read_result
 from tests import nets, runs, tiny
 
 STRATEGIES = ("full_finetune", "head_only", "lora", "qlora")

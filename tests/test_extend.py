@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from llmexp import job
-from llmexp.compose import compose_jobs, open_keys
+from llmexp.configure.compose import compose_jobs, open_keys
 from llmexp.errors import UserError
-from llmexp.results import read_result
+from llmexp.jobs import job
+from llmexp.jobs.results import read_result
 
 ROOT = Path(__file__).parents[1]
 EXTEND = ROOT / "tests" / "extend"

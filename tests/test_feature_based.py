@@ -13,13 +13,13 @@ import torch
 from transformers import AutoModel
 
 import llmexp
+from llmexp.cache.distinct import Distinct
 from llmexp.classifiers import SKLEARN, Name, needs_calibration
 from llmexp.data.features import extract
-from llmexp.distinct import Distinct
 from llmexp.errors import UserError
 from llmexp.models import HFModel
 from llmexp.modules.sklearn import class_probabilities
-from llmexp.pooling import natural, pool
+from llmexp.nets.pooling import natural, pool
 from tests import fitted, nets, tiny
 
 

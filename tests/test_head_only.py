@@ -10,7 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from llmexp.errors import UserError
-from llmexp.freezing import head_modules
+from llmexp.nets.freezing import head_modules
 from llmexp.strategies.head_only import HeadOnly
 from tests import fitted, nets, tiny
 from tests.test_prefix import shaped

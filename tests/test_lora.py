@@ -10,8 +10,8 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForSequenceClassification, BertModel
 
-from llmexp.architecture import empty_network, linear_paths, new_head_names, unwrapped
 from llmexp.errors import UserError
+from llmexp.nets.architecture import empty_network, linear_paths, new_head_names, unwrapped
 from llmexp.strategies.base import Strategy
 from llmexp.strategies.full_finetune import FullFinetune
 from tests import nets, tiny

@@ -16,7 +16,7 @@ from llmexp.data.batches import TokenRows, UpdateBatches
 from llmexp.data.module import TokenData
 from llmexp.data.packing import best_fit, packed
 from llmexp.errors import UserError
-from llmexp.packing_proof import prove_packing
+from llmexp.nets.packing_proof import prove_packing
 from llmexp.strategies.full_finetune import FullFinetune
 from llmexp.tasks import token_loss
 from llmexp.tasks.base import IGNORE, Encoded, Examples, Row

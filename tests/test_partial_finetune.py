@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from llmexp.architecture import blocks
 from llmexp.errors import UserError
+from llmexp.nets.architecture import blocks
 from llmexp.strategies.partial_finetune import PartialFinetune
 from tests import fitted, nets, tiny
 from tests.test_prefix import SHAPES, shaped

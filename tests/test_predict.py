@@ -12,8 +12,8 @@ import pytest
 import llmexp
 from llmexp.cli import main
 from llmexp.errors import UserError
-from llmexp.predictors import recorded_base
-from llmexp.results import write_result
+from llmexp.jobs.results import write_result
+from llmexp.predict.predictors import recorded_base
 from tests import runs, tiny
 
 STRATEGIES = ("full_finetune", "lora", "qlora")

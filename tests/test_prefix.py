@@ -13,18 +13,18 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
 
+from llmexp.cache.distinct import Distinct
+from llmexp.cache.features import FeatureCache, digest
 from llmexp.config import Cache
 from llmexp.data.features import FeatureData
 from llmexp.data.prefix import PrefixData, token_data
 from llmexp.data.stored import Stored
-from llmexp.distinct import Distinct
-from llmexp.feature_cache import FeatureCache, digest
-from llmexp.freezing import frozen_blocks, train_only
-from llmexp.prefix import proven, standing_in
+from llmexp.nets.freezing import frozen_blocks, train_only
+from llmexp.nets.prefix import proven, standing_in
+from llmexp.nets.weights import fingerprint
 from llmexp.strategies.full_finetune import FullFinetune
 from llmexp.strategies.head_only import HeadOnly
 from llmexp.strategies.partial_finetune import PartialFinetune
-from llmexp.weights import fingerprint
 from tests import fitted, nets, tiny
 
 STRATEGIES = {

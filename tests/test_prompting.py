@@ -18,7 +18,7 @@ from llmexp.errors import UserError
 from llmexp.exemplars import choose, nearest
 from llmexp.models import HFModel
 from llmexp.modules.prompting.scorer import ContinuationScorer
-from llmexp.predict import load
+from llmexp.predict.load import load
 from llmexp.prompts import DEFAULT, LabelPrompts
 from llmexp.strategies.few_shot import FewShot
 from llmexp.strategies.zero_shot import ZeroShot

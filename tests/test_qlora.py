@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch import nn
 
-from llmexp.architecture import linear_paths
 from llmexp.errors import UserError
 from llmexp.models import HFModel
+from llmexp.nets.architecture import linear_paths
 from llmexp.strategies import qlora as qlora_module
 from tests import nets, tiny
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from llmexp.cli import COMMANDS, main
-from llmexp.compose import compose_jobs, open_keys
+from llmexp.configure.compose import compose_jobs, open_keys
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from llmexp import job
-from llmexp.compose import compose_jobs, open_keys
-from llmexp.composed import conf_dir
-from llmexp.results import read_result
+from llmexp.configure.compose import compose_jobs, open_keys
+from llmexp.configure.composed import conf_dir
+from llmexp.jobs import job
+from llmexp.jobs.results import read_result
 
 # What an encoder can be used for, and a language model, and an architecture without weights.
 USES = {

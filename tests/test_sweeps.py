@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from llmexp.results import read_result
+from llmexp.jobs.results import read_result
 
 ROOT = Path(__file__).parents[1]
 SMOKE = ["debug=smoke", "hydra.sweep.dir=sweep"]

@@ -18,13 +18,13 @@ from typing import Any, ClassVar
 import pytest
 from tokenizers import normalizers
 
+from llmexp.cache.store import kept
 from llmexp.config import Cache, spec
 from llmexp.context import Context
 from llmexp.data import token_cache, token_key
 from llmexp.data.module import TokenData
 from llmexp.data.token_file import TokenFile
 from llmexp.data.token_key import UNREAD, encoding_fields
-from llmexp.store import kept
 from llmexp.tasks.base import Encoded, Examples, Task
 from llmexp.tasks.classification import Classification
 from llmexp.tasks.instruction import Instruction

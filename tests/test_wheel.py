@@ -35,7 +35,7 @@ def test_an_installed_wheel_composes_every_group_outside_the_checkout(tmp_path: 
     environment = {**os.environ, "PYTHONPATH": str(tmp_path / "site")}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    where = "import llmexp.compose as c; print(c.conf_dir())"
+    where = "import llmexp.configure.compose as c; print(c.conf_dir())"
     said = subprocess.run(
         [sys.executable, "-c", where], cwd=tmp_path, env=environment, capture_output=True, text=True
     )

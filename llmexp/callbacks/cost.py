@@ -9,7 +9,7 @@ import pytorch_lightning as pl
 import torch
 
 if TYPE_CHECKING:
-    from llmexp.record import Record
+    from llmexp.jobs.record import Record
 
 
 class Cost(pl.Callback):

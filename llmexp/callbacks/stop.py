@@ -6,7 +6,7 @@ import pytorch_lightning as pl
 import torch
 
 from llmexp.callbacks.checkpoint import Checkpoint
-from llmexp.signals import Signals
+from llmexp.jobs.signals import Signals
 
 
 class Stop(pl.Callback):

@@ -10,16 +10,16 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from llmexp.architecture import blocks
+from llmexp.cache.distinct import Distinct
+from llmexp.cache.features import MemoryOnly, digest, open_cache, size_of
 from llmexp.data.batches import EvaluationBatches, UpdateBatches, pad
 from llmexp.data.module import TokenData
 from llmexp.data.token_cache import about
-from llmexp.distinct import Distinct
-from llmexp.feature_cache import MemoryOnly, digest, open_cache, size_of
-from llmexp.freezing import beside_blocks, is_norm
-from llmexp.pooling import Pooling, pool
+from llmexp.nets.architecture import blocks
+from llmexp.nets.freezing import beside_blocks, is_norm
+from llmexp.nets.pooling import Pooling, pool
+from llmexp.nets.weights import fingerprint
 from llmexp.tasks.base import IGNORE, Batch, Row
-from llmexp.weights import fingerprint
 
 if TYPE_CHECKING:
     from llmexp.context import Context

@@ -9,23 +9,23 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from llmexp.cache.distinct import Distinct, cut
+from llmexp.cache.features import Entry, FeatureCache, digest, size_of
 from llmexp.data.features import PrefixCost
 from llmexp.data.module import TokenData
 from llmexp.data.stored import Collate, CollateStored, Stored
 from llmexp.data.token_cache import about
-from llmexp.distinct import Distinct, cut
-from llmexp.feature_cache import Entry, FeatureCache, digest, size_of
-from llmexp.freezing import beside_blocks, frozen_blocks
 from llmexp.modules.finetune import half_precision
-from llmexp.prefix import evaluating, kept, proven, states_of
+from llmexp.nets.freezing import beside_blocks, frozen_blocks
+from llmexp.nets.prefix import evaluating, kept, proven, states_of
+from llmexp.nets.weights import fingerprint
 from llmexp.tasks.base import Batch, Loss, Row
-from llmexp.weights import fingerprint
 
 if TYPE_CHECKING:
     from llmexp.context import Context
 
 log = logging.getLogger("llmexp")
-# Raise it whenever a change of this module or of `llmexp.prefix` changes the states.
+# Raise it whenever a change of this module or of `llmexp.nets.prefix` changes the states.
 VERSION = 2
 
 

@@ -140,7 +140,7 @@ def located_rows(task: Task, locator: str, bad: Bad = refuse) -> Iterator[Locate
 
 def read_python(locator: str) -> Iterator[Located]:
     """(where, raw row) from an allow-listed callable without arguments."""
-    from llmexp.allow import resolve
+    from llmexp.configure.allow import resolve
 
     rows = resolve(locator.partition(":")[2])()
     for number, row in enumerate(rows, start=1):

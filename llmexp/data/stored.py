@@ -7,7 +7,7 @@ from itertools import accumulate
 
 from torch import Tensor, nn
 
-from llmexp.distinct import Distinct, cut
+from llmexp.cache.distinct import Distinct, cut
 from llmexp.tasks.base import Batch, Row
 
 Collate = Callable[[list[Row]], Batch]

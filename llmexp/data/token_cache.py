@@ -6,9 +6,9 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from llmexp.cache.store import Kept, Store, full_disk
 from llmexp.data import token_key
 from llmexp.data.token_file import TokenFile, as_table, checksum, write
-from llmexp.store import Kept, Store, full_disk
 from llmexp.tasks.base import Encoded, Row
 
 if TYPE_CHECKING:

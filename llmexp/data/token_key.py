@@ -11,7 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llmexp.store import digest
+from llmexp.cache.store import digest
 from llmexp.tasks.base import Row, Task
 
 if TYPE_CHECKING:

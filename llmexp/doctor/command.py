@@ -8,13 +8,13 @@ import logging
 import os
 import warnings
 
-from llmexp.composed import Composed
+from llmexp.configure.composed import Composed
 from llmexp.doctor.report import Report, given
 
 
 def run(argv: list[str]) -> int:
     """Compose, examine and print; 2 where the run would fail."""
-    from llmexp.compose import compose_jobs, open_keys
+    from llmexp.configure.compose import compose_jobs, open_keys
 
     parser = argparse.ArgumentParser(prog="llmexp doctor", description=__doc__)
     parser.add_argument("overrides", nargs="*", help="the same as of a run: strategy=lora seed=1")

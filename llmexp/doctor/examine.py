@@ -8,7 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from llmexp.composed import Composed
+from llmexp.configure.composed import Composed
+from llmexp.configure.preflight import GROUPS, Experiment, build, build_group
 from llmexp.context import Context, context_of
 from llmexp.data.check import quick_check
 from llmexp.data.sources import load_examples
@@ -18,7 +19,6 @@ from llmexp.doctor.origins import Origins
 from llmexp.doctor.overlap import duplicates, overlap
 from llmexp.doctor.report import Report, given
 from llmexp.doctor.sources import read_sources
-from llmexp.preflight import GROUPS, Experiment, build, build_group
 from llmexp.tasks.base import Examples, Task
 
 

@@ -12,10 +12,10 @@ import pytorch_lightning as pl
 import torch
 from torch import nn
 
-from llmexp.architecture import blocks, empty_network, linear_paths, unwrapped
 from llmexp.config import Cache
 from llmexp.context import Context
-from llmexp.record import count
+from llmexp.jobs.record import count
+from llmexp.nets.architecture import blocks, empty_network, linear_paths, unwrapped
 from llmexp.tasks.base import Row
 
 # Networks above this many parameters are looked at by their shape only, without weights.

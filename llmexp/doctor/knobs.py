@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from llmexp.configure.preflight import Experiment
 from llmexp.doctor.origins import Origins
-from llmexp.preflight import Experiment
 
 
 @dataclass(frozen=True)

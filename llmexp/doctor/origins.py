@@ -11,9 +11,9 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from llmexp.compose import searchpath_override
-from llmexp.composed import Composed, conf_dir
-from llmexp.refusals import key_of
+from llmexp.configure.compose import searchpath_override
+from llmexp.configure.composed import Composed, conf_dir
+from llmexp.configure.refusals import key_of
 
 COMMAND_LINE = "command line"
 BUILT_IN = "built in"

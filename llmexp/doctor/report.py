@@ -7,9 +7,9 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from llmexp.configure.refusals import key_of
 from llmexp.doctor.fixes import fix_in
 from llmexp.errors import ConfigError, UserError
-from llmexp.refusals import key_of
 
 Level = Literal["warning", "fails"]
 EXIT_CODES = {"ok": 0, "warning": 0, "fails": 2}

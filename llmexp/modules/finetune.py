@@ -9,11 +9,11 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
-from llmexp.freezing import frozen_blocks, rest
 from llmexp.modules import update
 from llmexp.modules.evaluation import Evaluation
 from llmexp.modules.guard import Guard
-from llmexp.prefix import standing_in
+from llmexp.nets.freezing import frozen_blocks, rest
+from llmexp.nets.prefix import standing_in
 from llmexp.tasks.base import Batch, Loss
 
 if TYPE_CHECKING:

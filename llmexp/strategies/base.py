@@ -99,6 +99,6 @@ class Strategy:
 
     def export(self, module: Any, context: Context) -> None:
         """Write `model/`: a Hugging Face or PEFT folder with tokenizer and card."""
-        from llmexp.export import export_network
+        from llmexp.export.folder import export_network
 
         export_network(module, context)

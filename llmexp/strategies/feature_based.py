@@ -8,7 +8,7 @@ from pydantic import Field
 
 from llmexp.classifiers import SKLEARN, Name, check_options
 from llmexp.config import Fraction, PositiveInt, RunConfig, spec
-from llmexp.pooling import Pooling, natural
+from llmexp.nets.pooling import Pooling, natural
 from llmexp.strategies.base import TRAINING, Strategy
 from llmexp.tasks.classification import Classification
 
@@ -98,6 +98,6 @@ class FeatureBased(Strategy):
         return FeatureClassifier(net.classifier, context)
 
     def export(self, module: Any, context: Context) -> None:
-        from llmexp.feature_folder import export
+        from llmexp.export.feature_folder import export
 
         export(module, context, self.pooling_of(context))

@@ -21,7 +21,7 @@ class HeadOnly(Strategy):
     """
 
     def adapt(self, net: nn.Module, context: Context) -> nn.Module:
-        from llmexp.freezing import head_modules, train_only
+        from llmexp.nets.freezing import head_modules, train_only
 
         train_only(net, head_modules(net))
         return net

@@ -47,7 +47,7 @@ class LoRA(Strategy):
 
     def check_targets(self, context: Context) -> None:
         """Every name must match a linear layer: peft reports only when none does."""
-        from llmexp.architecture import empty_network, linear_paths
+        from llmexp.nets.architecture import empty_network, linear_paths
 
         quantization = getattr(context.config, "quantization_config", None)
         if quantization is not None:
@@ -69,7 +69,7 @@ class LoRA(Strategy):
 
     def quantized_complaints(self, quantization: Any) -> list[str]:
         """Why adapters cannot be put on a checkpoint that is quantised already."""
-        from llmexp.quantization import complaints
+        from llmexp.nets.quantization import complaints
 
         found = complaints(quantization)
         if self.merge:
@@ -81,7 +81,7 @@ class LoRA(Strategy):
 
     def targets(self, context: Context) -> list[str]:
         """Full names of the layers that get an adapter."""
-        from llmexp.architecture import block_of, blocks, empty_network, linear_paths
+        from llmexp.nets.architecture import block_of, blocks, empty_network, linear_paths
 
         net = empty_network(context)
         paths = linear_paths(net)
@@ -114,7 +114,7 @@ class LoRA(Strategy):
         """The adapters for this network; what the checkpoint lacks is trained whole beside them."""
         from peft import LoraConfig, TaskType
 
-        from llmexp.architecture import is_conv1d, new_head_names, new_modules
+        from llmexp.nets.architecture import is_conv1d, new_head_names, new_modules
 
         head = new_head_names(net)
         whole = [*head, *(name for name in new_modules(net) if name.split(".")[0] not in head)]
@@ -132,7 +132,7 @@ class LoRA(Strategy):
         )
 
     def export(self, module: Any, context: Context) -> None:
-        from llmexp.export import export_adapters, export_merged
+        from llmexp.export.folder import export_adapters, export_merged
 
         export_adapters(module, context)
         if self.merge:

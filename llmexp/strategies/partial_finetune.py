@@ -22,7 +22,7 @@ class PartialFinetune(Strategy):
     """How many transformer blocks train, counted from the top."""
 
     def check_targets(self, context: Context) -> None:
-        from llmexp.architecture import block_count, empty_network
+        from llmexp.nets.architecture import block_count, empty_network
 
         there = block_count(empty_network(context))
         if self.top_blocks > there:
@@ -32,8 +32,8 @@ class PartialFinetune(Strategy):
             )
 
     def adapt(self, net: nn.Module, context: Context) -> nn.Module:
-        from llmexp.architecture import blocks
-        from llmexp.freezing import beside_blocks, head_modules, train_only
+        from llmexp.nets.architecture import blocks
+        from llmexp.nets.freezing import beside_blocks, head_modules, train_only
 
         top = list(blocks(net))[-self.top_blocks :]
         train_only(net, [*top, *beside_blocks(net)[1], *head_modules(net)])

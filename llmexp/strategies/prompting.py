@@ -8,8 +8,8 @@ from pydantic import Field
 
 from llmexp.config import RunConfig, spec
 from llmexp.exemplars import Exemplars
+from llmexp.nets.quantization import NEEDS, complaints, method
 from llmexp.prompts import template_complaints
-from llmexp.quantization import NEEDS, complaints, method
 from llmexp.strategies.base import TRAINING, Strategy
 from llmexp.tasks.classification import Classification
 

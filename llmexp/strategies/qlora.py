@@ -47,7 +47,7 @@ class QLoRA(LoRA):
         """The base in 4 bits; its new head, and whatever else the checkpoint lacks, in full."""
         if getattr(context.config, "quantization_config", None) is not None:
             return LoRA.load(self, context)
-        from llmexp.architecture import empty_network, new_head_names, new_modules
+        from llmexp.nets.architecture import empty_network, new_head_names, new_modules
 
         skip = new_head_names(empty_network(context))
         net = self._load_in_4_bits(context, skip)

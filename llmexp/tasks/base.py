@@ -119,7 +119,7 @@ class Task:
     in_blocks: ClassVar[bool] = False
     """Whether rows are joined and cut into blocks, so that no row is too long."""
     predictor: ClassVar[str] = ""
-    """What loads a network trained on this task (a key of `llmexp.predict.PREDICTORS`)."""
+    """What loads a network trained on this task (a key of `llmexp.predict.load.PREDICTORS`)."""
 
     train: str
     validation: str | None = None

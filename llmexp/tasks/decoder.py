@@ -58,7 +58,7 @@ class DecoderTask(Task):
 
     def prove(self, net: nn.Module) -> None:
         if self.packing:
-            from llmexp.packing_proof import prove_packing
+            from llmexp.nets.packing_proof import prove_packing
 
             prove_packing(net, self)
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 from transformers.utils.generic import is_flash_attention_requested
 
-from llmexp.architecture import unwrapped
+from llmexp.nets.architecture import unwrapped
 from llmexp.tasks.base import IGNORE, Batch, Loss
 
 

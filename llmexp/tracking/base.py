@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any
 from llmexp.config import spec
 
 if TYPE_CHECKING:
+    from llmexp.configure.preflight import Experiment
     from llmexp.context import Context
-    from llmexp.preflight import Experiment
 
 
 @spec

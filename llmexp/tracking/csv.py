@@ -6,8 +6,8 @@ from llmexp.config import spec
 from llmexp.tracking.base import Tracking
 
 if TYPE_CHECKING:
+    from llmexp.configure.preflight import Experiment
     from llmexp.context import Context
-    from llmexp.preflight import Experiment
 
 
 @spec

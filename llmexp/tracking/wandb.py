@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from llmexp.config import NonNegativeInt, spec
 from llmexp.errors import UserError
-from llmexp.job import read_config
-from llmexp.launch import is_first
+from llmexp.jobs.job import read_config
+from llmexp.jobs.launch import is_first
 from llmexp.tracking.base import Tracking
 from llmexp.tracking.login import why_offline
 from llmexp.tracking.secrets import masked
@@ -18,8 +18,8 @@ from llmexp.tracking.secrets import masked
 if TYPE_CHECKING:
     import wandb
 
+    from llmexp.configure.preflight import Experiment
     from llmexp.context import Context
-    from llmexp.preflight import Experiment
 
 # Longer texts make a table that no browser opens.
 TEXT_LENGTH = 1000

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from torch import Tensor, nn
 
 from llmexp.exemplars import Exemplars
-from llmexp.export import published
+from llmexp.export.folder import published
 from llmexp.modules.evaluation import Evaluation
 from llmexp.tasks.base import Batch, Row
 

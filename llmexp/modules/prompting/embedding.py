@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from llmexp.architecture import backbone
 from llmexp.data.batches import pad
 from llmexp.exemplars import nearest
-from llmexp.pooling import Pooling, pool
+from llmexp.nets.architecture import backbone
+from llmexp.nets.pooling import Pooling, pool
 from llmexp.tasks.base import Row
 
 

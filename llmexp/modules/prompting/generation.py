@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from llmexp import predictors
 from llmexp.exemplars import Exemplars
 from llmexp.modules.prompting.base import Asked, load_tensors, shown
 from llmexp.modules.prompting.conversations import Conversations, requests
 from llmexp.modules.prompting.embedding import Neighbours
+from llmexp.predict import predictors
 from llmexp.tasks.base import IGNORE, Batch, Loss, Row
 from llmexp.tasks.instruction import Instruction
 from llmexp.tasks.language_modeling import LanguageModeling

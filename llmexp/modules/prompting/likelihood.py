@@ -161,7 +161,7 @@ def load_predictor(folder: Path, facts: dict[str, Any]) -> LikelihoodPredictor:
     """The predictor that a zero_shot or few_shot run of a decoder exported."""
     from transformers import AutoModelForCausalLM
 
-    from llmexp.predictors import load_base, load_tokenizer
+    from llmexp.predict.predictors import load_base, load_tokenizer
 
     f, net, tokenizer = facts, load_base(facts, AutoModelForCausalLM), load_tokenizer(folder)
     prompts = LabelPrompts(

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from llmexp.exemplars import Exemplars, nearest
 from llmexp.modules.prompting.base import Asked, load_tensors, shown
 from llmexp.modules.prompting.embedding import embed, embed_rows
-from llmexp.pooling import natural
+from llmexp.nets.pooling import natural
 from llmexp.prompts import verbalised
 from llmexp.tasks.base import IGNORE, Batch, Loss, Row
 from llmexp.tasks.classification import Classification, label_answers
@@ -151,7 +151,7 @@ def load_predictor(folder: Path, facts: dict[str, Any]) -> NearestPredictor:
     """The predictor that a zero_shot or few_shot run of an encoder exported."""
     from transformers import AutoModel
 
-    from llmexp.predictors import load_base, load_tokenizer
+    from llmexp.predict.predictors import load_base, load_tokenizer
 
     net = load_base(facts, AutoModel)
     tensors = {k: v.to(net.device) for k, v in load_tensors(folder).items()}

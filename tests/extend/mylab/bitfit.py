@@ -15,7 +15,7 @@ class BitFit(Strategy):
     """Also the gains of the layer norms."""
 
     def adapt(self, net: Any, context: Context) -> Any:
-        from llmexp.architecture import new_head_names
+        from llmexp.nets.architecture import new_head_names
 
         head = tuple(f"{name}." for name in new_head_names(net))
         for name, parameter in net.named_parameters():

@@ -17,8 +17,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from llmexp import allow, refusals
-from llmexp.composed import LATE, Composed, conf_dir
+from llmexp.configure import allow, refusals
+from llmexp.configure.composed import LATE, Composed, conf_dir
 from llmexp.errors import ConfigError
 
 # Two runs started in the same second get folders of their own.
@@ -69,7 +69,7 @@ def compose_jobs(
 
 def plugin_search() -> tuple[Path, ...]:
     """YAML groups of installed plugins: an entry point `llmexp.conf` names a package's folder."""
-    from llmexp.signatures import module_file
+    from llmexp.configure.signatures import module_file
 
     found = (module_file(point.module) for point in entry_points(group="llmexp.conf"))
     return tuple(file.parent for file in found if file is not None)

@@ -1,4 +1,4 @@
-"""One experiment in one process: `python -m llmexp.job FOLDER` runs FOLDER/config.yaml.
+"""One experiment in one process: `python -m llmexp.jobs.job FOLDER` runs FOLDER/config.yaml.
 
 A single run, each job of a sweep and each rank of a distributed run are all this command, so every
 rank sees the same config and Hydra is never asked to compose twice (Lightning #11300).
@@ -16,14 +16,14 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from llmexp.errors import ConfigError, UserError
-from llmexp.launch import end_with_parent, is_first
-from llmexp.results import EXIT_CODES, is_finished, read_result, write_atomic
+from llmexp.jobs.launch import end_with_parent, is_first
+from llmexp.jobs.results import EXIT_CODES, is_finished, read_result, write_atomic
 
 CONFIG = "config.yaml"
 
 
 def command(folder: Path) -> list[str]:
-    return [sys.executable, "-m", "llmexp.job", str(folder)]
+    return [sys.executable, "-m", "llmexp.jobs.job", str(folder)]
 
 
 def prepare(cfg: DictConfig, hydra: DictConfig) -> Path:
@@ -75,7 +75,7 @@ def run_in_own_process(folder: Path) -> float | None:
             raise
     result = read_result(folder)
     if not is_finished(result):
-        from llmexp.results import mark_dead
+        from llmexp.jobs.results import mark_dead
 
         result = mark_dead(folder, code, log)
     if result["status"] != "completed":
@@ -85,7 +85,7 @@ def run_in_own_process(folder: Path) -> float | None:
 
 def report_sweep(folders: list[Path]) -> int:
     """Print the table of all jobs; 1 if any of them did not complete."""
-    from llmexp.compare import table
+    from llmexp.compare.command import table
 
     results = [read_result(folder) for folder in folders]
     table(results)
@@ -94,7 +94,7 @@ def report_sweep(folders: list[Path]) -> int:
 
 def main(argv: list[str]) -> int:
     """Run the experiment of a folder and return its exit code."""
-    from llmexp.preflight import build
+    from llmexp.configure.preflight import build
 
     if len(argv) != 1:
         raise UserError("usage: llmexp job FOLDER")

@@ -8,8 +8,8 @@ from typing import Any
 
 from torch import nn
 
-from llmexp.architecture import backbone, blocks, new_head_names, unwrapped
 from llmexp.errors import UserError
+from llmexp.nets.architecture import backbone, blocks, new_head_names, unwrapped
 
 
 def train_only(net: nn.Module, modules: Iterable[nn.Module]) -> None:

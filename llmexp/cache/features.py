@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from llmexp.cache.store import Kept, Store, digest, full_disk
 from llmexp.config import Cache
-from llmexp.store import Kept, Store, digest, full_disk
 
 __all__ = ["Entry", "FeatureCache", "MemoryOnly", "digest", "open_cache", "size_of"]
 

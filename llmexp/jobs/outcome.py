@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from llmexp.errors import Diverged, UserError
 
 if TYPE_CHECKING:
-    from llmexp.record import Record
+    from llmexp.jobs.record import Record
 
 
 class Stopped(BaseException):
@@ -57,7 +57,7 @@ def _close(record: Record, status: str, reason: str) -> None:
 
 
 def exit_code(status: str) -> int:
-    from llmexp.results import EXIT_CODES
+    from llmexp.jobs.results import EXIT_CODES
 
     return EXIT_CODES[status]
 

@@ -12,7 +12,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llmexp.card import write_card
+from llmexp.export.card import write_card
 from llmexp.models import HFModel
 from llmexp.tasks.base import Task
 
@@ -48,7 +48,7 @@ def export_merged(module: Any, context: Context) -> None:
     """
     from peft import PeftModel
 
-    from llmexp.agreement import agreement
+    from llmexp.export.agreement import agreement
 
     base = context.model.load(context.task.auto_class(), context.config)
     whole = PeftModel.from_pretrained(base, str(context.folder / "model")).merge_and_unload(

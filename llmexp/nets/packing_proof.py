@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from llmexp.architecture import unwrapped
 from llmexp.data.packing import packed
 from llmexp.errors import UserError
-from llmexp.prefix import evaluating
+from llmexp.nets.architecture import unwrapped
+from llmexp.nets.prefix import evaluating
 from llmexp.tasks.base import Row
 
 if TYPE_CHECKING:

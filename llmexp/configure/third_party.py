@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from llmexp import signatures
+from llmexp.configure import signatures
 from llmexp.errors import did_you_mean, shown
 
 Where = Callable[[str], str]

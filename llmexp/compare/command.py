@@ -8,9 +8,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llmexp import comparison, comparison_text
+from llmexp.compare import comparison
+from llmexp.compare import text as comparison_text
 from llmexp.errors import UserError
-from llmexp.results import FILE
+from llmexp.jobs.results import FILE
 
 if TYPE_CHECKING:
     from rich.console import Console

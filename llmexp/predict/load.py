@@ -13,16 +13,16 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from llmexp.errors import UserError, did_you_mean
-from llmexp.results import read_result
+from llmexp.jobs.results import read_result
 
 FACTS = "llmexp.json"
 SCHEMA = 1
 # What a folder may call its predictor -> the function (folder, facts) that builds it.
 PREDICTORS = {
-    "classifier": "llmexp.predictors:load_classifier",
-    "generator": "llmexp.predictors:load_generator",
-    "language_model": "llmexp.predictors:load_language_model",
-    "features": "llmexp.feature_folder:load_predictor",
+    "classifier": "llmexp.predict.predictors:load_classifier",
+    "generator": "llmexp.predict.predictors:load_generator",
+    "language_model": "llmexp.predict.predictors:load_language_model",
+    "features": "llmexp.export.feature_folder:load_predictor",
     "nearest": "llmexp.modules.prompting.nearest:load_predictor",
     "likelihood": "llmexp.modules.prompting.likelihood:load_predictor",
     "generation": "llmexp.modules.prompting.generation:load_predictor",
@@ -87,6 +87,6 @@ def read_facts(folder: Path) -> dict[str, Any]:
 
 def main(argv: list[str]) -> int:
     """`llmexp predict RUN [TEXT ...]`; returns the exit code."""
-    from llmexp.predict_command import run
+    from llmexp.predict.command import run
 
     return run(argv)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Union, get_args, get_origin
 
 from pydantic import ValidationError
 
-from llmexp import allow, third_party
 from llmexp.config import RunConfig, is_spec
+from llmexp.configure import allow, third_party
 from llmexp.errors import ConfigError, UserError, did_you_mean, shown
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import time
 from types import FrameType, TracebackType
 from typing import Any, NoReturn
 
-from llmexp.outcome import Stopped
+from llmexp.jobs.outcome import Stopped
 
 REASONS = {
     int(signal.SIGINT): ("interrupted", "stopped by Ctrl-C"),

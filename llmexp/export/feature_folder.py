@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from llmexp.cache.distinct import Distinct
 from llmexp.classifiers import TRUSTED
 from llmexp.data.features import extract
-from llmexp.distinct import Distinct
 from llmexp.errors import UserError
-from llmexp.export import published
+from llmexp.export.folder import published
 from llmexp.modules.features import FeatureClassifier, TorchClassifier
 from llmexp.modules.sklearn import SklearnClassifier, class_probabilities
-from llmexp.pooling import Pooling
+from llmexp.nets.pooling import Pooling
 from llmexp.tasks.classification import label_answers
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class FeaturePredictor:
     def __init__(self, folder: Path, facts: dict[str, Any]):
         from transformers import AutoModel
 
-        from llmexp.predictors import load_tokenizer, recorded_base
+        from llmexp.predict.predictors import load_tokenizer, recorded_base
 
         base = recorded_base(facts)
         device = "cuda" if torch.cuda.is_available() else "cpu"

@@ -8,7 +8,15 @@ import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from llmexp.comparison import Group, columns, footnotes, rows, test_fingerprint, title, why_apart
+from llmexp.compare.comparison import (
+    Group,
+    columns,
+    footnotes,
+    rows,
+    test_fingerprint,
+    title,
+    why_apart,
+)
 
 if TYPE_CHECKING:
     from rich.console import Console

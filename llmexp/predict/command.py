@@ -10,7 +10,7 @@ from typing import Any
 
 from llmexp import quiet
 from llmexp.errors import UserError
-from llmexp.predict import load, model_folder, read_facts
+from llmexp.predict.load import load, model_folder, read_facts
 
 # As many scores as fit beside the prediction without hiding it.
 TOP = 3

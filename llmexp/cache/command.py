@@ -8,9 +8,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+from llmexp.cache.store import GB, KINDS, UNFINISHED, Kept, kept
 from llmexp.config import Cache
 from llmexp.errors import UserError, did_you_mean
-from llmexp.store import GB, KINDS, UNFINISHED, Kept, kept
 
 DAY = 86_400
 ACTIONS = ("list", "clear")
@@ -66,7 +66,7 @@ def settings(overrides: list[str]) -> Cache:
     """The `cache` node that a run without further overrides would have."""
     from omegaconf import OmegaConf
 
-    from llmexp.compose import conf_dir
+    from llmexp.configure.compose import conf_dir
 
     tree: Any = OmegaConf.load(conf_dir() / "run.yaml")
     for word in overrides:

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from llmexp.refusals import key_of
+from llmexp.configure.refusals import key_of
 
-PACKAGE = Path(__file__).parent
+PACKAGE = Path(__file__).parents[1]
 # Optional groups, in the order of run.yaml's defaults list.
 LATE = ("sweep", "experiment", "debug")
 

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from llmexp.compare.figures import memory, number, seconds, short
 from llmexp.errors import UserError, did_you_mean
-from llmexp.figures import memory, number, seconds, short
 
 Result = dict[str, Any]
 

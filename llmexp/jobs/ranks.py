@@ -13,20 +13,20 @@ from typing import IO, TYPE_CHECKING, Any
 import torch
 from pytorch_lightning.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
 
-from llmexp.job import command
-from llmexp.launch import PARENT
+from llmexp.jobs.job import command
+from llmexp.jobs.launch import PARENT
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
 
-    from llmexp.record import Record
+    from llmexp.jobs.record import Record
 
 # How long the first process may take to end by itself once another one has died.
 GRACE_SECONDS = 20.0
 
 
 class Ranks(_SubprocessScriptLauncher):
-    """Starts the other processes of this node as `python -m llmexp.job FOLDER`.
+    """Starts the other processes of this node as `python -m llmexp.jobs.job FOLDER`.
 
     Lightning's own launcher repeats whatever program it finds itself in, and its watcher kills the
     first process with SIGKILL as soon as another one ends with a code, also after a clean stop.

@@ -11,9 +11,9 @@ import torch
 from pydantic import ValidationError
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
-from llmexp.card import is_adapter
 from llmexp.data.batches import pad
 from llmexp.errors import UserError
+from llmexp.export.card import is_adapter
 from llmexp.models import HFModel
 from llmexp.tasks.classification import label_answers
 from llmexp.tasks.instruction import Instruction

@@ -8,17 +8,17 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llmexp.job import read_config
-from llmexp.launch import is_first
-from llmexp.provenance import provenance
-from llmexp.results import write_atomic, write_result
-from llmexp.signals import Signals
+from llmexp.jobs.job import read_config
+from llmexp.jobs.launch import is_first
+from llmexp.jobs.provenance import provenance
+from llmexp.jobs.results import write_atomic, write_result
+from llmexp.jobs.signals import Signals
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
 
-    from llmexp.preflight import Experiment
-    from llmexp.ranks import Ranks
+    from llmexp.configure.preflight import Experiment
+    from llmexp.jobs.ranks import Ranks
     from llmexp.tasks.base import Examples
 
 
