@@ -95,13 +95,16 @@ def observers(e: Experiment, context: Context, record: Record) -> dict[str, Any]
     from llmexp.callbacks.last_validation import LastValidation
     from llmexp.callbacks.metrics_file import MetricsFile
     from llmexp.callbacks.progress import progress
+    from llmexp.callbacks.resume import Resume
     from llmexp.callbacks.stop import Stop
 
     named = [instantiate(node) for node in e.config.callbacks.values() if node is not None]
     if not context.strategy.trains:
         named = [c for c in named if not isinstance(c, pl.callbacks.Checkpoint)]
-    seen = [Curves(), MetricsFile(context.folder), progress(), Cost(record)]
-    own = [LastValidation(), *seen, Stop(record.signals)]
+    history = MetricsFile(context.folder, fresh=record.checkpoint_to_resume() is None)
+    seen = [Curves(), history, progress(), Cost(record)]
+    # Resume is first: it puts back what the others read.
+    own = [Resume(), LastValidation(), *seen, Stop(record.signals)]
     return {
         "callbacks": [*named, *own],
         "logger": e.tracking.logger(e, context),
