@@ -14,6 +14,7 @@ from pytorch_lightning.accelerators import CUDAAccelerator
 from pytorch_lightning.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
 
 from llmexp import quiet
+from llmexp.checkpoints.durable import DurableCheckpoints
 from llmexp.configure import allow
 from llmexp.errors import UserError
 from llmexp.jobs.ranks import Ranks
@@ -76,6 +77,7 @@ def build_trainer(e: Experiment, context: Context, record: Record) -> pl.Trainer
         **instantiate(e.config.trainer),
         **instantiate(e.config.hardware),
         **observers(e, context, record),
+        plugins=DurableCheckpoints(),
         default_root_dir=str(context.folder),
         # Our samplers know their rank: every row once, none padded in (Lightning #7929).
         use_distributed_sampler=False,
@@ -101,7 +103,7 @@ def observers(e: Experiment, context: Context, record: Record) -> dict[str, Any]
     named = [instantiate(node) for node in e.config.callbacks.values() if node is not None]
     if not context.strategy.trains:
         named = [c for c in named if not isinstance(c, pl.callbacks.Checkpoint)]
-    history = MetricsFile(context.folder, fresh=record.checkpoint_to_resume() is None)
+    history = MetricsFile(context.folder, fresh=record.checkpoint is None)
     seen = [Curves(), history, progress(), Cost(record)]
     # Resume is first: it puts back what the others read.
     own = [Resume(), LastValidation(), *seen, Stop(record.signals)]

@@ -106,19 +106,19 @@ def assert_equal(one: Any, other: Any, where: str = "") -> None:
 
 
 CASES: dict[str, dict[str, Any]] = {
-    "epochs": {"max_epochs": 3},
-    "steps": {"max_steps": 7},
+    "epochs": {"max_epochs": 2},
+    "steps": {"max_steps": 6},
     "steps and epochs": {"max_steps": 50, "max_epochs": 2},
     "half epochs": {"max_epochs": 2, "val_check_interval": 0.5},
     "half epochs, accumulating": {"max_epochs": 2, "val_check_interval": 0.5, "accumulate": 2},
     "accumulating": {"max_epochs": 2, "accumulate": 2},
     "accumulating, steps": {"max_steps": 5, "accumulate": 2, "val_check_interval": 2},
-    "every third batch": {"max_steps": 8, "val_check_interval": 3},
-    "across epochs": {"max_steps": 11, "val_check_interval": 3, "check_val_every_n_epoch": None},
-    "every second epoch": {"max_epochs": 4, "check_val_every_n_epoch": 2},
+    "every third batch": {"max_steps": 6, "val_check_interval": 3},
+    "across epochs": {"max_steps": 7, "val_check_interval": 3, "check_val_every_n_epoch": None},
+    "every second epoch": {"max_epochs": 3, "check_val_every_n_epoch": 2},
     "never validated": {"max_epochs": 2, "limit_val_batches": 0},
-    "never validated, steps": {"max_steps": 9, "limit_val_batches": 0},
-    "short epochs": {"max_epochs": 3, "limit_train_batches": 3},
+    "never validated, steps": {"max_steps": 7, "limit_val_batches": 0},
+    "short epochs": {"max_epochs": 2, "limit_train_batches": 3},
     "early": {"max_epochs": 9, "patience": 1, "rate": 0.5},
     "early within epochs": {"max_epochs": 9, "patience": 2, "rate": 0.5, "val_check_interval": 2},
     "workers": {"max_epochs": 2, "workers": 2},
@@ -128,7 +128,7 @@ SHORT = ("half epochs, accumulating", "early within epochs", "short epochs")
 
 
 def posed(tmp_path: Path, settings: dict[str, Any]) -> Any:
-    task, examples = fitted.texts(26)
+    task, examples = fitted.texts(16)
     task = replace(
         task,
         num_workers=settings.pop("workers", 0),

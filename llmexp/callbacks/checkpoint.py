@@ -9,7 +9,7 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 
 # Saving may take this part of the time at most: where it takes long, it is done less often.
 SHARE = 0.05
-# Several processes have to agree on the clock; asking at every update would cost more than it saves.
+# Updates between two looks at the clock where several processes have to agree on the time.
 ASK_EVERY = 20
 
 
@@ -101,12 +101,12 @@ class Checkpoint(ModelCheckpoint):
     def may_save(self, trainer: pl.Trainer) -> bool:
         """Whether the run could go on exactly from the end of this batch.
 
-        Not within an update; nor where a validation is due or the epoch is over, as Lightning would
-        skip what comes next.
+        Not within an update; nor where a validation is due, or the epoch or training is over:
+        Lightning would skip what comes next.
         """
         loop = trainer.fit_loop.epoch_loop
         fetcher: Any = trainer.fit_loop._data_fetcher
-        after = loop._num_ready_batches_reached() or loop._should_check_val_fx(fetcher)
+        after = loop._is_training_done or loop._should_check_val_fx(fetcher)
         return not after and not loop._should_accumulate()
 
     def save_now(self, trainer: pl.Trainer) -> None:

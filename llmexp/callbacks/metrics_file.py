@@ -26,7 +26,7 @@ class MetricsFile(pl.Callback):
             self.fresh = False
 
     def state_dict(self) -> dict[str, Any]:
-        """How long the history is at this checkpoint; it is on the disk before the checkpoint is."""
+        """How long the history is at this checkpoint, and on the disk before it."""
         if self.file is None:
             return {"bytes": 0}
         os.fsync(self.file.fileno())
@@ -38,24 +38,25 @@ class MetricsFile(pl.Callback):
             self.file.truncate(min(state_dict["bytes"], self.path.stat().st_size))
             self.file.seek(0, os.SEEK_END)
 
-    def _write(self, trainer: pl.Trainer, keep: str) -> None:
+    def _write(self, trainer: pl.Trainer, keep: str, epoch: int) -> None:
         if self.file is None:
             return
         values = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith(keep)}
-        line = {"step": trainer.global_step, "epoch": trainer.current_epoch, "time": time.time()}
+        line = {"step": trainer.global_step, "epoch": epoch, "time": time.time()}
         self.file.write(json.dumps(line | values) + "\n")
         self.file.flush()
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
         every = trainer.log_every_n_steps  # type: ignore[attr-defined]
         if trainer.global_step % every == 0 and not trainer.fit_loop._should_accumulate():
-            self._write(trainer, "train/")
+            self._write(trainer, "train/", trainer.current_epoch)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._write(trainer, "val/")
+        self._write(trainer, "val/", trainer.current_epoch)
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._write(trainer, "test/")
+        # Epochs begun: those completed differ where a run ended within one and is resumed there.
+        self._write(trainer, "test/", trainer.fit_loop.epoch_progress.current.ready)
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         if self.file is not None:

@@ -77,8 +77,10 @@ class EpochBatches(Sampler[list[int]]):
         self.skipped = batches
 
     def __iter__(self) -> Iterator[list[int]]:
+        # Not before the first batch is asked for: a DataLoader with workers asks twice for an
+        # iterator and uses the second.
         skipped, self.skipped = self.skipped, 0
-        return islice(self.ordered(), skipped, None)
+        yield from islice(self.ordered(), skipped, None)
 
     def ordered(self) -> Iterator[list[int]]:
         """All batches of `self.epoch`."""

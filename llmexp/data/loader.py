@@ -13,7 +13,7 @@ class Source(Protocol):
     """What decides the batches: a sampler, a batch sampler, or an iterable set of batches.
 
     Its order is a pure function of the epoch. `skip` counts batches that it would yield here, and
-    holds for the next iteration only.
+    holds for the next iteration that is begun, not merely made: DataLoaders with workers make two.
     """
 
     def set_epoch(self, epoch: int) -> None: ...

@@ -54,10 +54,10 @@ class TokenData(pl.LightningDataModule):
             persistent_workers=workers > 0,
         )
 
-    def loader(self, rows: Any, sampler: Sampler[list[int]], **settings: Any) -> DataLoader:
-        """One that resumes where training ended, if the sampler has epochs."""
-        if isinstance(sampler, EpochBatches):
-            return ResumableLoader(rows, source=sampler, place=self.place, **settings)
+    def loader(self, rows: Any, order: Sampler[list[int]], **settings: Any) -> DataLoader:
+        """One that resumes where training ended, if the order has epochs."""
+        if isinstance(order, EpochBatches):
+            return ResumableLoader(rows, source=order, place=self.place, **settings)
         # With the run's own generator, each validation would move the dropout of training.
         return DataLoader(rows, generator=torch.Generator().manual_seed(0), **settings)
 
