@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 from transformers.utils.generic import is_flash_attention_requested
 
 from llmexp.nets.architecture import unwrapped
 from llmexp.tasks.base import IGNORE, Batch, Loss
+from llmexp.tasks.cross_entropy import cross_entropy
 
 
 def token_loss(net: nn.Module, batch: Batch) -> Loss:
@@ -28,8 +28,9 @@ def token_loss(net: nn.Module, batch: Batch) -> Loss:
     if logits.ndim == 3:  # an output head that is not called as a module
         logits = logits[supervised]
     logits, labels = logits.float(), labels[supervised]
-    total = F.cross_entropy(logits, labels, reduction="sum")
-    return Loss(total, supervised.sum(), logits, labels, batch.get("text_bytes"))
+    return Loss(
+        cross_entropy(logits, labels), supervised.sum(), logits, labels, batch.get("text_bytes")
+    )
 
 
 def _inputs(net: Any, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
