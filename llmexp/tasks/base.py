@@ -216,7 +216,8 @@ class Task:
         return encoded
 
     def prove(self, net: nn.Module) -> None:
-        """Refuse what would train this network wrong, seen from the network itself."""
+        """Look at the network where it will be trained: refuse what would train it wrong, spare
+        what nothing reads."""
 
     def collate(self, rows: list[Row], pad_id: int) -> Batch:
         """One right-padded batch: input_ids, attention_mask [B, T]; labels; index [B]."""
