@@ -40,7 +40,9 @@ def tokens(out: Page, report: Report) -> None:
     if found["kept"]:
         rows, count = found["kept"]["rows"], found["kept"]["tokens"]
         made = "packs" if found["packing"] else f"{_unit(found)}s"
-        out.line(f"  kept        all of train from the token cache: {rows:,} {made}, {count:,} tokens")
+        out.line(
+            f"  kept        all of train, by an earlier run: {rows:,} {made}, {count:,} tokens"
+        )
     lengths = found["lengths"]
     out.line(f"  lengths     median {lengths['median']:,}, longest {lengths['longest']:,}")
     largest = max(row["rows"] for row in found["histogram"])
