@@ -103,8 +103,13 @@ class DecoderTask(Task):
     def samples(self) -> int:
         return self.generation.examples
 
-    def longest(self, net: Any) -> int:
-        """How many tokens a prompt and its answer may have together."""
+    def longest(self, net: Any, tokenizer: PreTrainedTokenizerBase) -> int:
+        """How many tokens a prompt and its answer may have together.
+
+        A tokenizer carries `model.max_length`, also in an exported folder; one without a limit
+        says a number far above any network's.
+        """
         config = net.config.get_text_config()
         limit = getattr(config, "max_position_embeddings", None)
-        return limit if isinstance(limit, int) else self.max_length or 512
+        reads = limit if isinstance(limit, int) else self.max_length or 512
+        return min(reads, int(tokenizer.model_max_length))
