@@ -76,12 +76,9 @@ class Record:
 
     def data(self, examples: Examples) -> None:
         """What was read, and what a constant answer would score on it."""
-        self.result["examples"] = {
-            "train": len(examples.train),
-            "val": len(examples.validation),
-            "test": len(examples.test),
-            "bad": examples.bad,
-        }
+        counts = examples.counts()
+        counts["val"] = counts.pop("validation")
+        self.result["examples"] = {**counts, "bad": examples.bad}
         self.result["fingerprint"] = examples.fingerprint
         # Filled when the splits are tokenised.
         self.result["encoding"] = examples.encoding
