@@ -77,8 +77,12 @@ class Record:
     def data(self, examples: Examples) -> None:
         """What was read, and what a constant answer would score on it."""
         counts = examples.counts()
-        counts["val"] = counts.pop("validation")
-        self.result["examples"] = {**counts, "bad": examples.bad}
+        self.result["examples"] = {
+            "train": counts["train"],
+            "val": counts["validation"],
+            "test": counts["test"],
+            "bad": examples.bad,
+        }
         self.result["fingerprint"] = examples.fingerprint
         # Filled when the splits are tokenised.
         self.result["encoding"] = examples.encoding
