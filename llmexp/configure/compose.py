@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from dataclasses import replace
 from importlib.metadata import entry_points
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from yaml import YAMLError
 from llmexp.configure import allow, refusals
 from llmexp.configure.composed import LATE, Composed, conf_dir
 from llmexp.errors import ConfigError
+from llmexp.sweeps import names  # noqa: F401  registers ${llmexp.sweep:} and ${llmexp.job:}
 
 # Two runs started in the same second get folders of their own.
 OmegaConf.register_new_resolver("llmexp.id", lambda: secrets.token_hex(2), use_cache=True)
@@ -64,7 +66,8 @@ def compose_jobs(
             return [base]
         lines = [*(f"{k}={v}" for k, v in params.items()), *overrides]
         batches = BasicSweeper.split_arguments(_parse(lines, search, True), max_batch_size=None)
-        return [_compose_one(config_name, list(job), search) for batch in batches for job in batch]
+        lists = [list(job) for batch in batches for job in batch]
+        return [replace(_compose_one(config_name, job, search), sweeps=True) for job in lists]
 
 
 def plugin_search() -> tuple[Path, ...]:
@@ -143,8 +146,8 @@ def _plain(cfg: DictConfig, overrides: list[str], search: tuple[Path, ...]) -> C
                 for key in missing
             )
         tree = OmegaConf.to_container(experiment, resolve=True)
-        for folder in ("hydra.run.dir", "hydra.sweep.dir"):
-            OmegaConf.select(cfg, folder)
+        OmegaConf.select(cfg, "hydra.run.dir")
+        composed.hydra["sweep"]["dir"] = str(OmegaConf.select(cfg, "hydra.sweep.dir"))
     except OmegaConfBaseException as error:
         raise ConfigError([refusals.unresolved(error, overrides)]) from error
     composed.tree.update(tree)  # type: ignore[arg-type]
