@@ -120,7 +120,7 @@ def _compose_one(
             if guilty is None:
                 raise ConfigError(complaints) from error
             kept.remove(guilty)
-        except AssertionError as error:  # OmegaConf's answer to a key below null
+        except (AssertionError, AttributeError) as error:  # OmegaConf's answers to keys below null
             guilty = _below_null(config_name, kept, search)
             if guilty is None:
                 raise ConfigError([f"conf: {refusals.first_line(error)}"]) from error
@@ -141,6 +141,8 @@ def _compose(config_name: str, overrides: list[str], search: tuple[Path, ...]) -
 def _plain(
     cfg: DictConfig, overrides: list[str], search: tuple[Path, ...], typed: frozenset[str]
 ) -> Composed:
+    # `model=x` is the name of a file: what stands in it, nobody typed.
+    typed = typed - {str(group) for group in cfg.hydra.runtime.choices}
     early = hydra_node.complaints(cfg, typed)
     if early:
         raise ConfigError(f"{_giver(c, typed)}: {c}" for c in early)
@@ -189,7 +191,7 @@ def _below_null(config_name: str, kept: list[str], search: tuple[Path, ...]) -> 
     for line in reversed(kept):
         try:
             _compose(config_name, [other for other in kept if other != line], search)
-        except (AssertionError, HydraException, OmegaConfBaseException):
+        except (AssertionError, AttributeError, HydraException, OmegaConfBaseException):
             continue
         return line
     return None

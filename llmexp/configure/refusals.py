@@ -74,11 +74,12 @@ def culprit(error: Exception, overrides: Iterable[str]) -> str | None:
 def below_null(line: str) -> str:
     """An override of a key inside a node that is null."""
     key, _, value = line.lstrip("+~").partition("=")
-    parent, _, leaf = key.rpartition(".")
-    return (
-        f"command line: {line.lstrip('+')}: {parent or key} is null, so there is no key {leaf} in "
-        f"it; give the whole node: {parent or key}={{{leaf}: {value}}}"
-    )
+    if key.startswith("hydra.sweeper.params"):
+        hint = "a sweep is -m KEY=A,B on the command line, or a file of conf/sweep/"
+    else:
+        parent, _, leaf = key.rpartition(".")
+        hint = f"give the whole node: {parent or key}={{{leaf}: {value}}}"
+    return f"command line: {line.lstrip('+')}: lies in a node that is null; {hint}"
 
 
 def missing_config(error: MissingConfigException, guilty: str | None, search: Search) -> str:
