@@ -111,7 +111,10 @@ def unread(task: Task) -> dict[str, str]:
         found |= dict.fromkeys(("delimiter", "quoting", "header", "names"), why)
     if not endings - {".parquet"}:
         found["encoding"] = "no source is a text file"
-    if task.on_bad_row == "raise":
+    if endings and len(files) == len(given) and not endings - {".txt"} and task.pattern is None:
+        why = "a .txt file has no rows that could be bad"
+        found |= dict.fromkeys(("on_bad_row", "max_bad_rows"), why)
+    elif task.on_bad_row == "raise":
         found["max_bad_rows"] = "data.on_bad_row=raise stops at the first"
     return found
 

@@ -183,7 +183,7 @@ def _check(task: Task, labels: list[str], splits: dict[str, list[Row]]) -> None:
         if not rows and not (name == "validation" and task.validation_fraction == 0):
             raise UserError(
                 f"data.{name}: the split is empty; give data.{name} a source"
-                + ("" if name == "train" else f" or raise data.{name}_fraction")
+                + ("" if name == "train" else f" or use data.{name}_fraction=0.3")
             )
     if not labels:
         return

@@ -58,7 +58,7 @@ class FineTune(Evaluation):
 
     def on_fit_start(self) -> None:
         """The task looks at the network where and as it will be trained."""
-        with self.trainer.precision_plugin.forward_context():
+        with self.trainer.precision_plugin.forward_context(), self._precision():
             self.task.prove(self.net)
 
     def loss(self, batch: Batch) -> Loss:

@@ -151,7 +151,8 @@ def continuations(net: Any, texts: list[str], tokenizer: Any, task: LanguageMode
     """How each text goes on."""
     stream = Stream(tokenizer)
     prompts = [[*stream.opening, *stream.tokens(text)] for text in texts]
-    return task.generation.generate(net, prompts, tokenizer, stream.ending, task.longest(net))
+    longest = task.longest(net, tokenizer)
+    return task.generation.generate(net, prompts, tokenizer, stream.ending, longest)
 
 
 def load_generator(folder: Path, facts: dict[str, Any]) -> Writer:

@@ -151,8 +151,9 @@ class Instruction(DecoderTask):
 
         template = Template(tokenizer)
         prompts = [template.prompt_ids(row["messages"][:-1]) for row in rows]
+        longest = self.longest(net, tokenizer)
         texts = self.generation.generate(
-            net, prompts, tokenizer, template.stop_ids(), self.longest(net), self.batch_size
+            net, prompts, tokenizer, template.stop_ids(), longest, self.batch_size
         )
         return [
             {
