@@ -16,6 +16,7 @@ from llmexp.data.lines import Located
 from llmexp.data.pydocs import read_pydocs
 from llmexp.data.readers import read
 from llmexp.data.splits import carve, cleaned, limited, overlap_notes
+from llmexp.data.stream_hub import stream_hub
 from llmexp.errors import UserError, did_you_mean
 from llmexp.tasks.base import Examples, Row, Task
 
@@ -27,6 +28,10 @@ def load_examples(task: Task) -> Examples:
 
     The same task always gives the same examples: the run's seed plays no part.
     """
+    if task.streaming:
+        from llmexp.data.stream_examples import streamed_examples
+
+        return streamed_examples(task)
     found = Examples(train=[], validation=[], test=[])
     notes = found.notes
     train = _rows(task, task.train, "train", found)
@@ -134,6 +139,8 @@ def located_rows(task: Task, locator: str, bad: Bad = refuse) -> Iterator[Locate
         rows = enumerate(task.specimens(rest), start=1)
         return ((f"{locator}: row {number}", row) for number, row in rows)
     if scheme in SCHEMES and not Path(locator).exists():
+        if task.streaming and scheme == "hub":
+            return stream_hub(locator)
         return SCHEMES[scheme](locator)
     return read(Path(locator), task, bad)
 
