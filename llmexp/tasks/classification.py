@@ -74,6 +74,11 @@ class Classification(Task):
         ]
         return Encoded(encoded, {"at_max_length": full} if full else {})
 
+    def prove(self, net: nn.Module) -> None:
+        from llmexp.nets.last_block import read_first
+
+        read_first(net)
+
     def collate(self, rows: list[Row], pad_id: int) -> Batch:
         import torch
 
@@ -84,13 +89,12 @@ class Classification(Task):
         return batch
 
     def loss(self, net: nn.Module, batch: Batch) -> Loss:
-        import torch.nn.functional as F  # noqa: N812
+        from llmexp.tasks.cross_entropy import cross_entropy
 
         inputs = {k: batch[k] for k in ("input_ids", "attention_mask")}
         logits = net(**inputs).logits.float()  # [B, C]
         labels = batch["labels"]
-        total = F.cross_entropy(logits, labels, ignore_index=IGNORE, reduction="sum")
-        return Loss(total, (labels != IGNORE).sum(), logits, labels)
+        return Loss(cross_entropy(logits, labels), (labels != IGNORE).sum(), logits, labels)
 
     def scores(self, labels: list[str]) -> nn.Module:
         from llmexp.tasks.scores import ClassificationScores
@@ -122,6 +126,7 @@ class Classification(Task):
         tokenizer: PreTrainedTokenizerBase,
         labels: list[str],
     ) -> list[Row]:
+        assert loss.logits is not None
         return label_answers(rows, loss.logits.softmax(-1).tolist(), labels)
 
 
