@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import shutil
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from llmexp.errors import ConfigError, UserError
+from llmexp.jobs import changes
 from llmexp.jobs.launch import end_with_parent, is_first
-from llmexp.jobs.results import EXIT_CODES, write_atomic
+from llmexp.jobs.lock import FolderLock
+from llmexp.jobs.results import EXIT_CODES, read_result, write_atomic
 
 CONFIG = "config.yaml"
 
@@ -40,7 +43,13 @@ def prepare(cfg: DictConfig, hydra: DictConfig) -> Path:
         "sweep": hydra.mode.name == "MULTIRUN",
         "made": not any(folder.iterdir()),
     }
-    write_atomic(folder / CONFIG, OmegaConf.to_yaml({**tree, "launch": launch}))
+    text = OmegaConf.to_yaml({**tree, "launch": launch})
+    with FolderLock(folder):
+        if (folder / CONFIG).is_file():
+            written: Any = OmegaConf.to_container(OmegaConf.create(text))
+            written.pop("launch")
+            changes.check(folder, read_config(folder)[0], written)
+        write_atomic(folder / CONFIG, text)
     return folder
 
 
@@ -63,14 +72,20 @@ def main(argv: list[str]) -> int:
     end_with_parent()
     folder = Path(argv[0]).resolve()
     tree, launch = read_config(folder)
+    if tree["resume"] == "auto" and read_result(folder).get("status") == "completed":
+        if is_first():
+            print(f"{folder} is completed: there is nothing to resume")
+        return 0
     try:
         experiment = build(tree, lambda key: f"{folder.name}/{CONFIG}")
         from llmexp.run import run
 
-        result = run(experiment, folder)
+        with FolderLock(folder) if is_first() else nullcontext():
+            result = run(experiment, folder)
     except UserError:
         # Only where the folder held nothing before us: a user may name one that holds other things.
-        if launch.get("made") and not launch["sweep"] and is_first():
+        kept = changes.has_results(folder)
+        if launch.get("made") and not launch["sweep"] and is_first() and not kept:
             _discard(folder)
         raise
     return EXIT_CODES[result["status"]]
