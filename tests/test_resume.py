@@ -1,8 +1,9 @@
 """Runs that are killed and go on end with the bits of a run that nobody touched.
 
-Every case is two real runs of the command line: one in peace, one that SIGKILL or SIGTERM ends at a
-moment, once or twice, and that the same command (or `llmexp resume`) takes up. The cases cover
-pairs of strategy, task, packing, accumulation, workers and moment.
+Every case is a run in peace, and one that SIGKILL or SIGTERM ends at a moment, once or twice, and
+that a process of its own takes up each time: the same command, or `llmexp resume`. The long cases
+cover pairs of strategy, task, packing, accumulation, workers and moment; to be quick, their
+processes are forked where everything is imported already, and run the job of the folder.
 """
 
 from __future__ import annotations
@@ -12,12 +13,16 @@ import os
 import signal
 import subprocess
 import sys
+import traceback
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 
+from llmexp.configure.compose import compose_jobs
+from llmexp.jobs import job
 from tests import runs, tiny
 from tests.test_resume_loops import assert_equal
 
@@ -171,10 +176,46 @@ def history(folder: Path) -> list[dict[str, Any]]:
     return [{k: v for k, v in line.items() if k not in clocked} for line in lines]
 
 
+def life(folder: Path, lines: list[str]) -> int:
+    """The exit code of a process that runs, or takes up, the job of a folder; -n by signal n."""
+    sys.stdout.flush()
+    pid = os.fork()
+    if pid == 0:
+        code = 99
+        try:
+            with (folder.parent / "said.txt").open("ab") as said:
+                os.dup2(said.fileno(), 1)
+                os.dup2(said.fileno(), 2)
+            code = lived(folder, [*lines, "resume=auto"])
+        except SystemExit as end:
+            code = int(str(end.code))
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            sys.stdout.flush()
+            os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def lived(folder: Path, lines: list[str]) -> int:
+    (composed,) = compose_jobs(lines, "run", None, False)
+    folder.mkdir(exist_ok=True)
+    launch = {"overrides": lines, "sweep": False, "made": False}
+    text = OmegaConf.to_yaml(OmegaConf.create({**composed.tree, "launch": launch}))
+    (folder / "config.yaml").write_text(text)
+    return job.main([str(folder)])
+
+
 def carried_through(case: Case, folder: Path, models: dict[str, Path]) -> None:
     lines = overrides(case, folder, models)
-    peaceful(lines, folder / "whole")
-    haunted(lines, folder / "killed", MOMENTS[case.moment])
+    deaths = MOMENTS[case.moment]
+    told = json.dumps([list(death) for death in deaths]).replace('"', "")
+    killer = "{_target_: mylab.killer.Killer, lives: %s, deaths: %s}"
+    haunted = [*lines, "+callbacks.killer=" + killer % (folder / "lives", told)]
+    codes = [life(folder / "whole", lines)]
+    codes += [life(folder / "killed", haunted) for _ in range(len(deaths) + 1)]
+    wanted = [0, *(-by if by == KILL else 128 + by for _, _, by in deaths), 0]
+    assert codes == wanted, (folder / "said.txt").read_text()
     assert_equal(left(folder / "whole"), left(folder / "killed"))
 
 
@@ -186,12 +227,17 @@ def name(case: Case) -> str:
 def test_a_killed_run_ends_with_the_same_bits(
     case: Case, models: dict[str, Path], tmp_path: Path
 ) -> None:
-    carried_through(case, tmp_path, models)
+    lines = overrides(case, tmp_path, models)
+    peaceful(lines, tmp_path / "whole")
+    haunted(lines, tmp_path / "killed", MOMENTS[case.moment])
+    assert_equal(left(tmp_path / "whole"), left(tmp_path / "killed"))
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("case", LONG, ids=name)
 def test_killed_runs_of_every_kind_end_with_the_same_bits(
-    case: Case, models: dict[str, Path], tmp_path: Path
+    case: Case, models: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("LLMEXP_ALLOW", "mylab")
+    monkeypatch.syspath_prepend(ROOT / "tests" / "extend")
     carried_through(case, tmp_path, models)

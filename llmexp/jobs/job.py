@@ -65,27 +65,31 @@ def read_config(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
 def main(argv: list[str]) -> int:
     """Run the experiment of a folder and return its exit code."""
-    from llmexp.configure.preflight import build
-
     if len(argv) != 1:
         raise UserError("usage: llmexp job FOLDER")
     end_with_parent()
     folder = Path(argv[0]).resolve()
     tree, launch = read_config(folder)
-    if tree["resume"] == "auto" and read_result(folder).get("status") == "completed":
-        if is_first():
-            print(f"{folder} is completed: there is nothing to resume")
-        return 0
+    with FolderLock(folder) if is_first() else nullcontext():
+        if tree["resume"] == "auto" and read_result(folder).get("status") == "completed":
+            if is_first():
+                print(f"{folder} is completed: there is nothing to resume")
+            return 0
+        return _run(folder, tree, launch)
+
+
+def _run(folder: Path, tree: dict[str, Any], launch: dict[str, Any]) -> int:
+    from llmexp.configure.preflight import build
+
     try:
         experiment = build(tree, lambda key: f"{folder.name}/{CONFIG}")
         from llmexp.run import run
 
-        with FolderLock(folder) if is_first() else nullcontext():
-            result = run(experiment, folder)
+        result = run(experiment, folder)
     except UserError:
         # Only where the folder held nothing before us: a user may name one that holds other things.
-        kept = changes.has_results(folder)
-        if launch.get("made") and not launch["sweep"] and is_first() and not kept:
+        mine = launch.get("made") and not launch["sweep"] and not changes.has_results(folder)
+        if mine and is_first():
             _discard(folder)
         raise
     return EXIT_CODES[result["status"]]
