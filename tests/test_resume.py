@@ -57,6 +57,7 @@ class Case(NamedTuple):
     more: tuple[str, ...] = ()
 
 
+STREAMED = ("data.streaming=true", "trainer.max_steps=7", "trainer.val_check_interval=2")
 SHORT = (
     Case("lora", "classification", False, 2, 0, "twice"),
     Case("full_finetune", "text", True, 1, 0, "asked in validation"),
@@ -87,6 +88,8 @@ LONG = (
     Case("from_scratch", "instruction", True, 1, 0, "twice, asked"),
     Case("full_finetune", "classification", False, 1, 0, "twice", ("optim.states=8bit",)),
     Case("lora", "classification", False, 1, 0, "mid-epoch", ("data.tokens_per_batch=256",)),
+    Case("full_finetune", "text", True, 1, 0, "mid-epoch", STREAMED),
+    Case("lora", "instruction", False, 2, 2, "validation", STREAMED),
 )
 
 
@@ -238,6 +241,8 @@ def test_a_killed_run_ends_with_the_same_bits(
 def test_killed_runs_of_every_kind_end_with_the_same_bits(
     case: Case, models: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    if torch.get_num_threads() > 1:
+        pytest.skip("forked processes need OMP_NUM_THREADS=1, as `make test-long` sets it")
     monkeypatch.setenv("LLMEXP_ALLOW", "mylab")
     monkeypatch.syspath_prepend(ROOT / "tests" / "extend")
     carried_through(case, tmp_path, models)
