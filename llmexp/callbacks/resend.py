@@ -33,7 +33,8 @@ class Resend(pl.Callback):
         known = self.run.summary.get("trainer/global_step", -1)
         for line in self.path.read_text(encoding="utf-8").splitlines():
             event = json.loads(line)
-            step = event.pop("step")
-            if known < step <= trainer.global_step:
-                event.pop("time")
+            # Lightning's loggers count updates from 0: it is the number of the one just made.
+            step = event.pop("step") - 1
+            if known < step < trainer.global_step:
+                del event["time"]
                 self.run.log({"trainer/global_step": step, **event})
