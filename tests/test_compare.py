@@ -383,9 +383,7 @@ def test_cheap_and_nearly_as_good_is_named(
     )
     said = " ".join(printed([path], capsys).split())
     assert "cheapest within one point of the best: partial_finetune" in said
-    assert (
-        "best for their price (total seconds): lora, head_only, partial_finetune, zero" in said
-    )
+    assert "best for their price (total seconds): lora, head_only, partial_finetune, zero" in said
 
 
 def test_parquet_holds_the_same_records_with_their_types(
