@@ -11,19 +11,24 @@ from typing import Any
 
 from llmexp.errors import ConfigError, UserError, did_you_mean
 from llmexp.jobs import launch
+from llmexp.jobs.outcome import Stopped
+from llmexp.jobs.results import EXIT_CODES
+from llmexp.jobs.signals import Signals, hold
 
 USAGE_EXIT = 2
+SIGNALS = Signals()
 
 
 def entry(*first: str) -> None:
     """Process entry point of `llmexp` and `run.py`; exits with a code of docs/faults.md."""
     try:
-        code = main([*first, *sys.argv[1:]])
+        with SIGNALS:
+            code = main([*first, *sys.argv[1:]])
+    except Stopped as stop:
+        code = EXIT_CODES[stop.status]
     except UserError as error:
         print(report(error), file=sys.stderr)
         code = USAGE_EXIT
-    except KeyboardInterrupt:
-        code = 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 1
@@ -136,13 +141,15 @@ def _hand_over(argv: list[str]) -> int:
     def task(cfg: Any) -> float | None:
         settings: Any = HydraConfig.get()
         try:
+            # From here on the folder says how the run ended, so its job takes the signals.
+            hold()
             folder = job.prepare(cfg, settings)
         except UserError as error:  # Hydra would show it as a trace
             refused.append(error)
             return None
         prepared.append(folder)
         if HydraConfig.get().mode == RunMode.MULTIRUN:
-            return job.run_in_own_process(folder)
+            return job.run_in_own_process(folder, SIGNALS)
         return None
 
     sys.argv = [sys.argv[0], *argv, *searchpath_override(plugin_search())]

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.trainer.connectors.signal_connector import _SignalConnector
 
 from llmexp.callbacks.checkpoint import Checkpoint
 from llmexp.jobs.signals import Signals
@@ -12,8 +13,8 @@ from llmexp.jobs.signals import Signals
 class Stop(pl.Callback):
     """SIGTERM or Ctrl-C in training: every process finishes the step, `last.ckpt` is saved.
 
-    Lightning would save nothing on Ctrl-C, exit 0 on SIGTERM, and start a collective from inside
-    the signal handler.
+    In a validation it is finished first: its scores are in no checkpoint, so that half of one is
+    worth nothing.
     """
 
     def __init__(self, signals: Signals):
@@ -23,7 +24,6 @@ class Stop(pl.Callback):
         self.signals.others = list(getattr(trainer.strategy.launcher, "procs", []))
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self.signals.take()
         self.signals.patient = True
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
@@ -31,27 +31,37 @@ class Stop(pl.Callback):
             self._stop_if_asked(trainer)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if self.signals.patient:
-            self._stop_if_asked(trainer)
+        if self.signals.patient and (number := self._asked(trainer)):
+            # They come after this callback, and what was validated may be the best.
+            for keeper in trainer.checkpoint_callbacks:
+                keeper.on_validation_end(trainer, pl_module)
+            self.signals.stop(number)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.signals.patient = False
 
-    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self.signals.take()
-
-    def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self.signals.take()
-
     def _stop_if_asked(self, trainer: pl.Trainer) -> None:
+        if number := self._asked(trainer):
+            keeper = trainer.checkpoint_callback
+            if isinstance(keeper, Checkpoint):
+                keeper.save_now(trainer)
+            self.signals.stop(number)
+
+    def _asked(self, trainer: pl.Trainer) -> int:
         """All processes stop at the same step, whichever was asked."""
         number = self.signals.asked
         if trainer.world_size > 1:
             said = torch.tensor(number, device=trainer.strategy.root_device)
             number = int(trainer.strategy.reduce(said, reduce_op="max"))
-        if number == 0:
-            return
-        keeper = trainer.checkpoint_callback
-        if isinstance(keeper, Checkpoint):
-            keeper.save_now(trainer)
-        self.signals.stop(number)
+        return number
+
+
+class NoHandlers(_SignalConnector):
+    """Lightning's place for signals, empty.
+
+    Its own handlers save nothing on Ctrl-C, exit 0 on SIGTERM, start a collective from inside a
+    handler, and requeue a SLURM job that then begins anew.
+    """
+
+    def register_signal_handlers(self) -> None:
+        """The run's own handlers stay."""

@@ -7,9 +7,9 @@ rank sees the same config and Hydra is never asked to compose twice (Lightning #
 from __future__ import annotations
 
 import shutil
-import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,18 @@ from omegaconf import DictConfig, OmegaConf
 
 from llmexp.errors import ConfigError, UserError
 from llmexp.jobs.launch import end_with_parent, is_first
-from llmexp.jobs.results import EXIT_CODES, is_finished, read_result, write_atomic
+from llmexp.jobs.outcome import Stopped
+from llmexp.jobs.results import (
+    EXIT_CODES,
+    begun,
+    is_finished,
+    mark_dead,
+    mark_stopped,
+    read_result,
+    write_atomic,
+    write_result,
+)
+from llmexp.jobs.signals import Signals
 
 CONFIG = "config.yaml"
 
@@ -43,6 +54,8 @@ def prepare(cfg: DictConfig, hydra: DictConfig) -> Path:
         "made": not any(folder.iterdir()),
     }
     write_atomic(folder / CONFIG, OmegaConf.to_yaml({**tree, "launch": launch}))
+    if not (folder / "result.json").exists():
+        write_result(folder, begun(folder, tree, overrides))
     return folder
 
 
@@ -60,23 +73,21 @@ def is_part_of_sweep(folder: Path) -> bool:
     return bool(read_config(folder)[1]["sweep"]) if (folder / CONFIG).is_file() else False
 
 
-def run_in_own_process(folder: Path) -> float | None:
+def run_in_own_process(folder: Path, signals: Signals) -> float | None:
     """Run one sweep job so that its death, of whatever kind, takes nothing else with it."""
     log = folder / "console.log"
     tree, _ = read_config(folder)
     print(f"[{tree['name']}] seed {tree['seed']}  {folder}", flush=True)
-    with log.open("w", encoding="utf-8") as out:
-        child = subprocess.Popen(command(folder), stdout=out, stderr=subprocess.STDOUT)  # noqa: S603
-        try:
-            code = child.wait()
-        except KeyboardInterrupt:
-            child.send_signal(signal.SIGINT)
-            child.wait()
-            raise
+    try:
+        with log.open("w", encoding="utf-8") as out:
+            child = subprocess.Popen(command(folder), stdout=out, stderr=subprocess.STDOUT)  # noqa: S603
+            signals.release()
+            code = signals.wait(child)
+    except Stopped as stop:
+        mark_stopped(folder, stop.status, str(stop))
+        raise
     result = read_result(folder)
     if not is_finished(result):
-        from llmexp.jobs.results import mark_dead
-
         result = mark_dead(folder, code, log)
     if result["status"] != "completed":
         print(f"[{tree['name']}] {result['status']}: {result['reason']}", flush=True)
@@ -94,22 +105,33 @@ def report_sweep(folders: list[Path]) -> int:
 
 def main(argv: list[str]) -> int:
     """Run the experiment of a folder and return its exit code."""
-    from llmexp.configure.preflight import build
-
     if len(argv) != 1:
         raise UserError("usage: llmexp job FOLDER")
-    end_with_parent()
     folder = Path(argv[0]).resolve()
+    with Signals() as signals:
+        signals.last_words = partial(mark_stopped, folder)
+        try:
+            signals.release()
+            return _run(folder, signals)
+        except Stopped as stop:
+            return mark_stopped(folder, stop.status, str(stop))
+
+
+def _run(folder: Path, signals: Signals) -> int:
+    from llmexp.configure.preflight import build
+
+    end_with_parent()
     tree, launch = read_config(folder)
     try:
         experiment = build(tree, lambda key: f"{folder.name}/{CONFIG}")
         from llmexp.run import run
 
-        result = run(experiment, folder)
-    except UserError:
+        result = run(experiment, folder, signals)
+    except UserError as error:
         # Only where the folder held nothing before us: a user may name one that holds other things.
         if launch.get("made") and not launch["sweep"] and is_first():
             _discard(folder)
+        mark_stopped(folder, "failed", str(error))
         raise
     return EXIT_CODES[result["status"]]
 

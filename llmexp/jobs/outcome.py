@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from llmexp.errors import Diverged, UserError
+from llmexp.jobs import slurm
 
 if TYPE_CHECKING:
     from llmexp.jobs.record import Record
@@ -18,8 +19,10 @@ class Stopped(BaseException):
     No `Exception`: it is raised from a signal handler, anywhere, and no library may swallow it.
     """
 
-    def __init__(self, status: str, reason: str):
+    def __init__(self, status: str, reason: str, number: int):
         self.status = status
+        self.number = number
+        """The signal that asked."""
         super().__init__(reason)
 
 
@@ -34,7 +37,7 @@ def recorded(record: Record) -> Iterator[None]:
     except Diverged as error:
         _close(record, "diverged", str(error))
     except Stopped as stop:
-        _close(record, stop.status, str(stop))
+        _close(record, stop.status, str(stop) + slurm.requeued(stop.number, record.config.resume))
     except KeyboardInterrupt:
         _close(record, "interrupted", "stopped by Ctrl-C")
     except (MemoryError, RuntimeError) as error:
