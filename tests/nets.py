@@ -22,7 +22,12 @@ from tests import tiny
 FAMILIES = {"bert": tiny.bert, "gpt2": tiny.gpt2, "llama": tiny.llama}
 ADAPTERS = {"rank": 4, "alpha": 8.0, "dropout": 0.0, "target_modules": "all-linear"}
 ADAPTERS |= {"rslora": False, "dora": False, "layers": None, "merge": False}
-FOUR_BIT = {"quant_type": "nf4", "double_quant": True, "compute_dtype": "float32"}
+FOUR_BIT = {
+    "quant_type": "nf4",
+    "double_quant": True,
+    "compute_dtype": "float32",
+    "dequantize": "never",
+}
 LABELS = ["bad", "fine", "good"]
 OPTIM = AdamW(
     learning_rate=1e-2,

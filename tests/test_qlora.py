@@ -13,6 +13,7 @@ from torch import nn
 
 from llmexp.errors import UserError
 from llmexp.models import HFModel
+from llmexp.nets import dequantization
 from llmexp.nets.architecture import linear_paths
 from llmexp.strategies import qlora as qlora_module
 from tests import nets, tiny
@@ -165,3 +166,32 @@ def test_without_bitsandbytes_it_says_what_to_install(
     model = HFModel(path=str(checkpoints["bert"]))
     (complaint,) = nets.qlora().check(model, nets.classification()[0], None)
     assert "pip install bitsandbytes" in complaint
+
+
+def test_a_dequantised_base_computes_bit_for_bit_the_same(case: tuple[Path, Any]) -> None:
+    found, outputs = [], []
+    for how in ("never", "always"):
+        made = nets.context(case[0], nets.qlora(dequantize=how), case[1])
+        net = nets.adapted(made)
+        assert bool(quantized(net)) is (how == "never")
+        found.append(nets.gradients(net, made))
+        nets.steps(net, made, count=2)
+        outputs.append(nets.logits(net, made))
+    assert torch.equal(*outputs)
+    assert found[0].keys() == found[1].keys()
+    assert all(torch.equal(value, found[1][name]) for name, value in found[0].items())
+
+
+@pytest.mark.parametrize("half", [0.9, 1.1])
+def test_auto_dequantises_where_half_of_the_free_memory_holds_it(
+    half: float, checkpoints: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = nets.context(checkpoints["llama"], nets.qlora(dequantize="never"))
+    needed = dequantization.needed_bytes(made.strategy.load(made))
+    whole = nets.context(checkpoints["llama"], nets.lora())
+    loaded = whole.strategy.load(whole)
+    paths = linear_paths(loaded)
+    assert needed == 4 * sum(loaded.get_submodule(path).weight.numel() for path in paths)
+    monkeypatch.setattr(dequantization, "free_bytes", lambda: 2 * half * needed)
+    made = nets.context(checkpoints["llama"], nets.qlora(dequantize="auto"))
+    assert bool(quantized(made.strategy.load(made))) is (half < 1)

@@ -43,4 +43,4 @@ def logits(net: Any, batch: dict[str, Any], task: Any) -> torch.Tensor:
     net.eval()
     device = next(net.parameters()).device
     moved = {k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
-    return task.loss(net, moved).logits.float().cpu()
+    return task.logits(net, moved).float().cpu()

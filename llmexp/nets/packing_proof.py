@@ -69,7 +69,7 @@ def _logits(net: Any, task: DecoderTask, rows: list[Row]) -> Tensor:
     device = next(net.parameters()).device
     batch = task.collate(rows, pad_id=0)
     moved = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in batch.items()}
-    return task.loss(net, moved).logits
+    return task.logits(net, moved)
 
 
 def _eps(net: Any) -> float:

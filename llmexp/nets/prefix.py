@@ -107,7 +107,8 @@ def kept(hidden: Tensor, batch: Batch, at: int) -> Tensor:
 def _outcome(net: nn.Module, loss: Loss) -> list[Tensor | None]:
     trained = [p for p in net.parameters() if p.requires_grad]
     gradients = torch.autograd.grad(loss.total, trained, allow_unused=True)
-    return [loss.total.detach(), loss.logits.detach(), *gradients]
+    logits = None if loss.logits is None else loss.logits.detach()
+    return [loss.total.detach(), logits, *gradients]
 
 
 def _equal(expected: Tensor | None, found: Tensor | None, tolerance: float) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Literal
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from llmexp.models import HFModel
     from llmexp.tasks.base import Task
 
+log = logging.getLogger("llmexp")
+
 
 @spec
 class QLoRA(LoRA):
@@ -28,6 +31,9 @@ class QLoRA(LoRA):
     """Quantise the scales too: 0.4 bits a parameter less."""
     compute_dtype: Literal["auto", "float32", "bfloat16", "float16"]
     """What weights are dequantised to; auto is bfloat16 on a GPU that has it, float32 on a CPU."""
+    dequantize: Literal["auto", "never", "always"]
+    """Keep the base as the numbers its 4 bits stand for: the same results at LoRA's speed, in
+    LoRA's memory. auto does where they take at most half of the memory that is free."""
 
     def check(self, model: HFModel, task: Task, config: RunConfig) -> list[str]:
         found = LoRA.check(self, model, task, config)
@@ -38,7 +44,7 @@ class QLoRA(LoRA):
     def unread(self, model: HFModel, task: Task) -> dict[str, str]:
         found = LoRA.unread(self, model, task)
         if model.quantized():
-            names = ("quant_type", "double_quant", "compute_dtype")
+            names = ("quant_type", "double_quant", "compute_dtype", "dequantize")
             why = "the checkpoint is quantised already"
             found |= {f"strategy.{name}": why for name in names}
         return found
@@ -52,7 +58,20 @@ class QLoRA(LoRA):
         skip = new_head_names(empty_network(context))
         net = self._load_in_4_bits(context, skip)
         lacking = [name for name in new_modules(net) if name.split(".")[0] not in skip]
-        return self._load_in_4_bits(context, [*skip, *lacking]) if lacking else net
+        if lacking:
+            net = self._load_in_4_bits(context, [*skip, *lacking])
+        return self._dequantised(net)
+
+    def _dequantised(self, net: nn.Module) -> nn.Module:
+        """The base in the numbers that its 4 bits stand for, if there is room for them."""
+        from llmexp.nets import dequantization
+
+        needed, free = dequantization.needed_bytes(net), dequantization.free_bytes()
+        keep = self.dequantize == "always" or (self.dequantize == "auto" and needed <= free / 2)
+        how = "kept dequantised, for speed" if keep else "dequantised anew at each use, for memory"
+        sizes = f"{needed / 2**30:.2f} of {free / 2**30:.1f} GB that are free"
+        log.info(f"strategy.dequantize={self.dequantize}: the 4-bit base is {how} ({sizes})")
+        return dequantization.dequantise(net) if keep else net
 
     def _load_in_4_bits(self, context: Context, skip: list[str]) -> nn.Module:
         import torch

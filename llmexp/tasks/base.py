@@ -66,12 +66,15 @@ class Loss(NamedTuple):
     """Summed over the supervised positions, scalar with gradient."""
     count: Tensor
     """How many positions that were, integer scalar on the device."""
-    logits: Tensor
-    """At the supervised positions: [count, classes or vocabulary]."""
+    logits: Tensor | None
+    """At the supervised positions: [count, classes or vocabulary]; None where they were too many
+    to be there together (`Task.logits` gives them nevertheless)."""
     labels: Tensor
     """Their labels: [count]."""
     text_bytes: Tensor | None = None
     """UTF-8 bytes that the supervised positions of each row spell, where the task counts them."""
+    right: Tensor | None = None
+    """In evaluation without logits: how many positions have their label as the likeliest."""
 
 
 @spec
@@ -222,6 +225,12 @@ class Task:
     def loss(self, net: nn.Module, batch: Batch) -> Loss:
         """The summed loss of a batch."""
         raise NotImplementedError
+
+    def logits(self, net: nn.Module, batch: Batch) -> Tensor:
+        """Those of the supervised positions, all together: [count, classes or vocabulary]."""
+        logits = self.loss(net, batch).logits
+        assert logits is not None
+        return logits
 
     def scores(self, labels: list[str]) -> nn.Module:
         """A fresh torchmetrics module: update(loss), compute() -> {metric: float}, reset()."""

@@ -122,6 +122,7 @@ class Classification(Task):
         tokenizer: PreTrainedTokenizerBase,
         labels: list[str],
     ) -> list[Row]:
+        assert loss.logits is not None
         return label_answers(rows, loss.logits.softmax(-1).tolist(), labels)
 
 

@@ -9,7 +9,7 @@ from llmexp.tasks.base import Batch, Encoded, Loss, Row, Task
 from llmexp.tasks.generation import Generation
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
     from transformers import PreTrainedTokenizerBase
 
     from llmexp.models import HFModel
@@ -76,6 +76,13 @@ class DecoderTask(Task):
         from llmexp.tasks.token_loss import token_loss
 
         return token_loss(net, batch)
+
+    def logits(self, net: nn.Module, batch: Batch) -> Tensor:
+        from llmexp.tasks.token_loss import token_loss
+
+        logits = token_loss(net, batch, whole=True).logits
+        assert logits is not None
+        return logits
 
     def scores(self, labels: list[str]) -> nn.Module:
         from llmexp.tasks.token_scores import TokenScores

@@ -67,6 +67,7 @@ class ClassificationScores(nn.Module):
         )
 
     def update(self, loss: Loss) -> None:
+        assert loss.logits is not None
         self.mean_loss.update(loss)
         self.metrics.update(loss.logits.detach(), loss.labels)
 

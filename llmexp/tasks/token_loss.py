@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch.nn.functional as F  # noqa: N812
@@ -12,24 +13,53 @@ from transformers.utils.generic import is_flash_attention_requested
 
 from llmexp.nets.architecture import unwrapped
 from llmexp.tasks.base import IGNORE, Batch, Loss
+from llmexp.tasks.chunked_loss import chunked_cross_entropy, returned_as_given, worthwhile
 
 
-def token_loss(net: nn.Module, batch: Batch) -> Loss:
+def token_loss(net: nn.Module, batch: Batch, whole: bool = False) -> Loss:
     """Summed cross entropy of a batch whose `labels[b, t]` is what position t must predict.
 
     Prompt positions are dropped before the output head, by a hook on it: what a family does with
     its logits afterwards (scaling, softcapping) still happens, and so do the hooks of sharding.
+    Many logits are never there together, unless `whole` asks for them.
     """
     inputs, labels = _inputs(net, batch)  # labels [B, T]
     supervised = labels != IGNORE
+    count, spelled = supervised.sum(), batch.get("text_bytes")
+    if not whole and _in_chunks(net, inputs, supervised):
+        with _only_at(supervised, net, 0) as head:
+            net(**inputs, use_cache=False)
+        truth = labels[supervised]
+        total, right = chunked_cross_entropy(head.module, head.hidden, truth)
+        return Loss(total, count, None, truth, spelled, right)
+    logits = _logits(net, inputs, supervised).float()
+    truth = labels[supervised]
+    total = F.cross_entropy(logits, truth, reduction="sum")
+    return Loss(total, count, logits, truth, spelled)
+
+
+def _logits(net: nn.Module, inputs: dict[str, Tensor], supervised: Tensor) -> Tensor:
+    """[count, V] at the supervised positions."""
     with _only_at(supervised, net):
         # Only without a cache does transformers tell packed documents apart.
-        logits = net(**inputs, use_cache=False).logits  # [count, V]
-    if logits.ndim == 3:  # an output head that is not called as a module
-        logits = logits[supervised]
-    logits, labels = logits.float(), labels[supervised]
-    total = F.cross_entropy(logits, labels, reduction="sum")
-    return Loss(total, supervised.sum(), logits, labels, batch.get("text_bytes"))
+        logits: Tensor = net(**inputs, use_cache=False).logits
+    # Of three dimensions where the output head is not called as a module.
+    return logits[supervised] if logits.ndim == 3 else logits
+
+
+def _in_chunks(net: nn.Module, inputs: dict[str, Tensor], supervised: Tensor) -> bool:
+    """Whether the logits are many, and are all that the network does to its hidden states."""
+    module = unwrapped(net).get_output_embeddings()
+    # Counting waits for the device, so only where it can matter.
+    if not worthwhile(module, supervised.numel()) or not worthwhile(module, int(supervised.sum())):
+        return False
+
+    def few() -> tuple[Tensor, Tensor]:
+        with _only_at(supervised, net, 8) as head:
+            returned = net(**inputs, use_cache=False).logits
+        return head.given, returned
+
+    return returned_as_given(module, few)
 
 
 def _inputs(net: Any, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
@@ -48,17 +78,32 @@ def _inputs(net: Any, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
     return {name: value[real][None] for name, value in inputs.items()}, labels[real][None]
 
 
+@dataclass
+class _Head:
+    """The output head, what it was to see [count, H], and what it gave of it."""
+
+    module: nn.Module
+    hidden: Tensor = field(default_factory=Tensor)
+    given: Tensor = field(default_factory=Tensor)
+
+
 @contextmanager
-def _only_at(supervised: Tensor, net: Any) -> Iterator[None]:
-    """Inside, the output head sees only the hidden states [B, T, H] that are supervised."""
+def _only_at(supervised: Tensor, net: Any, most: int | None = None) -> Iterator[_Head]:
+    """Inside, the output head sees only the supervised hidden states of [B, T, H], `most` first."""
+    head = _Head(unwrapped(net).get_output_embeddings())
 
-    def select(head: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    def select(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
         hidden, *rest = inputs
-        return (hidden[supervised], *rest)
+        head.hidden = hidden[supervised]
+        return (head.hidden[:most], *rest)
 
-    head = unwrapped(net).get_output_embeddings()
-    handle = head.register_forward_pre_hook(select)
+    def keep(module: nn.Module, inputs: tuple[Any, ...], given: Tensor) -> None:
+        head.given = given
+
+    handles = [head.module.register_forward_pre_hook(select)]
+    handles.append(head.module.register_forward_hook(keep))
     try:
-        yield
+        yield head
     finally:
-        handle.remove()
+        for handle in handles:
+            handle.remove()

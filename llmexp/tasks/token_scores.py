@@ -25,7 +25,11 @@ class TokenScores(nn.Module):
     def update(self, loss: Loss) -> None:
         self.sums["nats"].update(loss.total.detach().double())
         self.sums["tokens"].update(loss.count)
-        self.sums["right"].update((loss.logits.argmax(-1) == loss.labels).sum())
+        right = loss.right
+        if right is None:
+            assert loss.logits is not None
+            right = (loss.logits.argmax(-1) == loss.labels).sum()
+        self.sums["right"].update(right)
         spelled = loss.text_bytes
         self.sums["bytes"].update(0 if spelled is None else spelled.sum())
 
