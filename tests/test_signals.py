@@ -80,7 +80,6 @@ def reached(process: subprocess.Popen[bytes], mark: Path) -> None:
 
 def ended(process: subprocess.Popen[bytes], folder: Path) -> tuple[int, dict[str, Any]]:
     code = process.wait(timeout=60)
-    print((folder.parent / "out").read_text())
     return code, json.loads((folder / "result.json").read_text())
 
 
@@ -194,6 +193,7 @@ def test_a_sweep_passes_it_on_and_ends(
     reached(process, tmp_path / "places" / "training")
     process.send_signal(number)
     found, result = ended(process, tmp_path / "sweep" / "0")
+    print((tmp_path / "out").read_text())
     assert (found, result["status"]) == (code, status)
     assert_saved(tmp_path / "sweep" / "0")
     assert not (tmp_path / "sweep" / "1").exists()

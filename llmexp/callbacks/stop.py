@@ -38,12 +38,14 @@ class Stop(pl.Callback):
             self.signals.stop(number)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """The last step may have been asked to be the last."""
         self.signals.patient = False
+        self._stop_if_asked(trainer)
 
     def _stop_if_asked(self, trainer: pl.Trainer) -> None:
         if number := self._asked(trainer):
             keeper = trainer.checkpoint_callback
-            if isinstance(keeper, Checkpoint):
+            if isinstance(keeper, Checkpoint) and keeper.saved_at != trainer.global_step:
                 keeper.save_now(trainer)
             self.signals.stop(number)
 

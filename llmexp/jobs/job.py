@@ -40,8 +40,7 @@ def command(folder: Path) -> list[str]:
 def prepare(cfg: DictConfig, hydra: DictConfig) -> Path:
     """Write the resolved config into the folder Hydra made; refuses a folder that holds a run."""
     folder = Path(hydra.runtime.output_dir)
-    tree = OmegaConf.to_container(cfg, resolve=True)
-    assert isinstance(tree, dict)  # a composed config is a mapping
+    tree: Any = OmegaConf.to_container(cfg, resolve=True)
     if (folder / "result.json").exists() and tree["resume"] == "never":
         raise UserError(
             f"{folder} holds a run already; say resume=auto to continue it, or choose another "

@@ -76,8 +76,14 @@ class Ranks(_SubprocessScriptLauncher):
             child.kill()
         os._exit(EXIT_CODES[self.record.result["status"]])
 
-    def lost(self) -> tuple[str, str] | None:
-        """The status and the last words of a process that ended badly; None while all is well."""
+    def lost(self, wait: float = 0.0) -> tuple[str, str] | None:
+        """The status and the last words of a process that ended badly; None while all is well.
+
+        A connection breaks before the process at its other end is gone: so `wait` for it.
+        """
+        deadline = time.monotonic() + wait
+        while all(child.poll() is None for child in self.procs) and time.monotonic() < deadline:
+            time.sleep(0.1)
         for rank, child in enumerate(self.procs, 1):
             code = child.poll()
             if code:
