@@ -45,6 +45,8 @@ def context_of(e: Experiment, folder: Path, examples: Examples) -> Context:
     """Read the small files of the model: everything that can be wrong but its weights."""
     tokenizer = e.strategy.tokenizer(e.model, e.task, examples)
     e.task.prepare(tokenizer)
+    if e.model.max_length is not None:
+        tokenizer.model_max_length = e.model.max_length
     config = e.strategy.config(e.model, e.task, examples, tokenizer)
     return Context(
         strategy=e.strategy,

@@ -98,7 +98,11 @@ def observers(e: Experiment, context: Context, record: Record) -> dict[str, Any]
     from llmexp.callbacks.metrics_file import MetricsFile
     from llmexp.callbacks.progress import progress
 
-    named = [instantiate(node) for node in e.config.callbacks.values() if node is not None]
+    nodes = {f"callbacks.{k}": node for k, node in e.config.callbacks.items() if node is not None}
+    named = [instantiate(node) for node in nodes.values()]
+    for key, made in zip(nodes, named, strict=True):
+        if not isinstance(made, pl.Callback):
+            raise UserError(f"{key}._target_: {type(made).__name__} is no Lightning callback")
     if not context.strategy.trains:
         named = [c for c in named if not isinstance(c, pl.callbacks.Checkpoint)]
     seen = [Curves(), MetricsFile(context.folder), progress(), Cost(record)]

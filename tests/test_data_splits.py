@@ -102,7 +102,7 @@ REFUSED = [
     (
         [{"text": f"{i}", "label": str(i % 2)} for i in range(20)],
         {"test_fraction": 0.0},
-        r"data.test: the split is empty; give data.test a source or raise data.test_fraction",
+        r"data.test: the split is empty; give data.test a source or use data.test_fraction=0.3",
     ),
 ]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -363,6 +364,49 @@ def test_the_command_and_preview_print_the_same_and_leave_nothing(
     titles = ["experiment", "data", "labels", "tokens", "examples", "training", "verdict"]
     starts = [line.split()[0] for line in lines if line and line[0] != " "]
     assert [title for title in starts if title in titles] == titles
+
+
+@pytest.mark.parametrize("width", [80, 160])
+@pytest.mark.parametrize("coloured", [True, False])
+def test_colour_in_a_terminal_and_brackets_elsewhere(
+    tmp_path: Path,
+    llama: list[str],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    width: int,
+    coloured: bool,
+) -> None:
+    """No line is wider than the terminal, and what is learned can be told in both."""
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setenv("FORCE_COLOR" if coloured else "NO_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm-256color")
+    given = [*llama, *runs.answered(tmp_path / "data"), "strategy=lora"]
+    assert doctor(given) == 0
+    said = capsys.readouterr().out
+    examples = said.partition("\nexamples" if not coloured else "examples")[2]
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", said)
+    assert max(map(len, plain.splitlines())) <= width
+    if coloured:
+        assert re.search(r"\x1b\[1;32m(bad|fine|good)\x1b\[0m", examples) and "[[" not in said
+        assert re.search(r"\x1b\[1;35m<\|endoftext\|>", examples)
+    else:
+        assert "\x1b" not in said and re.search(r"\[\[(bad|fine|good)\]\]", examples)
+
+
+@pytest.mark.parametrize("kind", ["answered", "written"])
+def test_packs_and_their_fill(tmp_path: Path, llama: list[str], kind: str) -> None:
+    """What the doctor says of packs is what a run then trains on; a warm cache tells the same."""
+    given = [*llama, *getattr(runs, kind)(tmp_path / "data"), "strategy=full_finetune"]
+    given += ["data.packing=true", f"cache.dir={tmp_path / 'cache'}", "data.max_length=160"]
+    cold = looked_at(*given).sections["tokens"]
+    assert cold["kept"] is None and not (tmp_path / "cache").exists()
+    ran = runs.finished(tmp_path / "run", *given)["encoding"]["train"]
+    warm = looked_at(*given).sections["tokens"]
+    for found in (cold, warm):
+        assert found["packing"] == {name: ran[name] for name in ("packed", "packs", "fill")}
+    assert warm["kept"]["rows"] == ran["packs"] and warm["kept"]["tokens"] == ran["tokens"]
+    plain = looked_at(*given, "data.packing=false").sections["tokens"]
+    assert plain["packing"] is None and plain["kept"] is None
 
 
 def test_json_is_all_that_is_printed(

@@ -29,6 +29,8 @@ class Composed:
     hydra: dict[str, Any]
     overrides: list[str]
     search: tuple[Path, ...]
+    sweeps: bool = False
+    """Whether it is one of the jobs of a sweep."""
 
     def where(self, key: str) -> str:
         """Which file, or the command line, gave `key` its value."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import pytorch_lightning as pl
 from torch.utils.data import DataLoader, Sampler
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 class TokenData(pl.LightningDataModule):
     """Encoded splits of one experiment, batched for this rank."""
 
+    held: ClassVar[tuple[str, ...]] = ("train", "validation", "test")
+    """The splits whose token rows are all in memory, or in one file."""
+
     def __init__(self, context: Context, accumulate: int = 1):
         super().__init__()
         self.context = context
@@ -32,7 +35,7 @@ class TokenData(pl.LightningDataModule):
         """Tokenise every split, once, or find it tokenised."""
         if self.encoded:
             return
-        for name in ("train", "validation", "test"):
+        for name in self.held:
             rows = getattr(self.context.examples, name)
             self.encoded[name] = encoded(self.context, rows, name)
             if not self.encoded[name].rows:

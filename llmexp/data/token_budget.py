@@ -32,15 +32,20 @@ def falling(rows: list[int], lengths: list[int]) -> list[int]:
     return sorted(rows, key=lambda i: -lengths[i])
 
 
+def refuse_longer(lengths: list[int], budget: int) -> None:
+    """A row that alone is more than a batch may hold is one sentence."""
+    if max(lengths) > budget:
+        raise UserError(
+            f"data.tokens_per_batch: a row has {max(lengths)} tokens and a batch only "
+            f"{budget}; use data.tokens_per_batch={max(lengths)} or a smaller data.max_length"
+        )
+
+
 class TokenBudget:
     """The batches of every epoch: rows of like length, and always the same number of batches."""
 
     def __init__(self, lengths: list[int], budget: int, seed: int = 0):
-        if max(lengths) > budget:
-            raise UserError(
-                f"data.tokens_per_batch: a row has {max(lengths)} tokens and a batch only "
-                f"{budget}; use data.tokens_per_batch={max(lengths)} or a smaller data.max_length"
-            )
+        refuse_longer(lengths, budget)
         self.lengths, self.budget, self.seed = lengths, budget, seed
         # Sorting all rows gives the fewest batches; a pool of them may leave one batch unfilled.
         fewest = len(cut_by_tokens(falling(list(range(len(lengths))), lengths), lengths, budget))

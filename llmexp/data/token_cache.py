@@ -22,10 +22,7 @@ def encoded(context: Context, rows: list[Row], split: str) -> Encoded:
     """The token rows of a split, with the counts of when they were made."""
     if not context.cache.enabled or not rows:
         return _encode(context, rows, split)
-    # A tokenizer gets its template where a task prepares it: before that the key would not tell.
-    context.task.prepare(context.tokenizer)
-    labels, longest = context.examples.labels, context.max_length
-    key = token_key.key(rows, split, context.task, context.tokenizer, longest, labels)
+    key = _key(context, rows, split)
     if key is None:
         return _encode(context, rows, split)
     store = Store(context.cache, "tokens")
@@ -33,6 +30,23 @@ def encoded(context: Context, rows: list[Row], split: str) -> Encoded:
         kept = store.find(key)
         found = _open(kept) if kept is not None else None
         return found or _build(store, key, context, rows, split)
+
+
+def kept_tokens(context: Context, rows: list[Row], split: str) -> Encoded | None:
+    """What an earlier run left of a split, if it did; nothing is written or marked as used."""
+    if not context.cache.enabled or not rows:
+        return None
+    key = _key(context, rows, split)
+    folder = Path(context.cache.dir).expanduser() / "tokens" / (key or "")
+    kept = Kept(folder)
+    return _open(kept) if key is not None and kept.facts else None
+
+
+def _key(context: Context, rows: list[Row], split: str) -> str | None:
+    # A tokenizer gets its template where a task prepares it: before that the key would not tell.
+    context.task.prepare(context.tokenizer)
+    labels, longest = context.examples.labels, context.max_length
+    return token_key.key(rows, split, context.task, context.tokenizer, longest, labels)
 
 
 def about(context: Context, split: str) -> dict[str, Any]:

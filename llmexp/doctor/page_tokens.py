@@ -35,6 +35,14 @@ def tokens(out: Page, report: Report) -> None:
     what = ", ".join(f"{n:,} {name}" for name, n in kept.items())
     out.line(f"  overflow    {_overflow(found, what)}")
     out.line(f"  masked      {found['fully_masked']} rows in which nothing is learned")
+    if found["packing"]:
+        out.line(f"  packing     {_packing(found)}")
+    if found["kept"]:
+        rows, count = found["kept"]["rows"], found["kept"]["tokens"]
+        made = "packs" if found["packing"] else f"{_unit(found)}s"
+        out.line(
+            f"  kept        all of train, by an earlier run: {rows:,} {made}, {count:,} tokens"
+        )
     lengths = found["lengths"]
     out.line(f"  lengths     median {lengths['median']:,}, longest {lengths['longest']:,}")
     largest = max(row["rows"] for row in found["histogram"])
@@ -43,6 +51,13 @@ def tokens(out: Page, report: Report) -> None:
         mark = "" if found["in_blocks"] or row["up_to"] <= found["max_length"] else "  over"
         bar = out.bar(row["rows"], largest, out.width - 34)
         out.line(f"  {'to ' + end:>12} {row['rows']:>7,}  {bar}", (mark, "yellow"))
+
+
+def _packing(found: dict[str, Any]) -> str:
+    packing = found["packing"]
+    of = "train" if found["kept"] or found["sample"] == found["rows"] else "those drawn"
+    rows, packs, fill = packing["packed"], packing["packs"], packing["fill"]
+    return f"{rows:,} {_unit(found)}s of {of} in {packs:,} packs, {fill:.1%} full"
 
 
 def _unit(found: dict[str, Any]) -> str:

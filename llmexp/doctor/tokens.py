@@ -7,6 +7,7 @@ from collections import Counter
 from typing import Any
 
 from llmexp.context import Context
+from llmexp.data.token_cache import kept_tokens
 from llmexp.tasks.base import IGNORE, Encoded, Row
 
 # Rows that are tokenised for the statistics; a template takes about a millisecond a row.
@@ -32,6 +33,7 @@ class Sample:
             kept = {row["index"] for row in self.whole}
             self.masked = [row for i, row in enumerate(self.rows) if i not in kept]
         self.encoded = self._encode(self.rows, context.max_length)
+        self.kept = kept_tokens(context, rows, "train")
 
     def _encode(self, rows: list[Row], longest: int) -> Encoded:
         context = self.context
@@ -72,7 +74,21 @@ class Sample:
             "counts": self.encoded.counts,
             "fully_masked": len(self.masked),
             "marks": self.marks(),
+            "kept": None if self.kept is None else self.kept.facts(),
+            "packing": self.packing(),
         }
+
+    def packing(self) -> dict[str, Any] | None:
+        """How many rows go into how many packs and how full those are; None without packing."""
+        longest = self.context.max_length
+        if self.kept is not None:
+            counts = self.kept.counts
+        elif self.encoded.rows:
+            counts = self.context.task.packed(self.encoded, longest).counts
+        else:
+            return None
+        names = ("packed", "packs", "fill")
+        return {name: counts[name] for name in names} if "packs" in counts else None
 
     def marks(self) -> dict[str, Any]:
         """How often BOS stands in a row, and in how many rows an end is learned."""

@@ -7,7 +7,6 @@ rank sees the same config and Hydra is never asked to compose twice (Lightning #
 from __future__ import annotations
 
 import shutil
-import subprocess
 import sys
 from functools import partial
 from pathlib import Path
@@ -18,16 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from llmexp.errors import ConfigError, UserError
 from llmexp.jobs.launch import end_with_parent, is_first
 from llmexp.jobs.outcome import Stopped
-from llmexp.jobs.results import (
-    EXIT_CODES,
-    begun,
-    is_finished,
-    mark_dead,
-    mark_stopped,
-    read_result,
-    write_atomic,
-    write_result,
-)
+from llmexp.jobs.results import EXIT_CODES, begun, mark_stopped, write_atomic, write_result
 from llmexp.jobs.signals import Signals
 
 CONFIG = "config.yaml"
@@ -66,40 +56,6 @@ def read_config(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     tree: Any = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
     launch = tree.pop("launch", {"overrides": [], "sweep": False})
     return tree, launch
-
-
-def is_part_of_sweep(folder: Path) -> bool:
-    return bool(read_config(folder)[1]["sweep"]) if (folder / CONFIG).is_file() else False
-
-
-def run_in_own_process(folder: Path, signals: Signals) -> float | None:
-    """Run one sweep job so that its death, of whatever kind, takes nothing else with it."""
-    log = folder / "console.log"
-    tree, _ = read_config(folder)
-    print(f"[{tree['name']}] seed {tree['seed']}  {folder}", flush=True)
-    try:
-        with log.open("w", encoding="utf-8") as out:
-            child = subprocess.Popen(command(folder), stdout=out, stderr=subprocess.STDOUT)  # noqa: S603
-            signals.release()
-            code = signals.wait(child)
-    except Stopped as stop:
-        mark_stopped(folder, stop.status, str(stop))
-        raise
-    result = read_result(folder)
-    if not is_finished(result):
-        result = mark_dead(folder, code, log)
-    if result["status"] != "completed":
-        print(f"[{tree['name']}] {result['status']}: {result['reason']}", flush=True)
-    return result.get("metrics", {}).get(tree["objective"])
-
-
-def report_sweep(folders: list[Path]) -> int:
-    """Print the table of all jobs; 1 if any of them did not complete."""
-    from llmexp.compare.command import table
-
-    results = [read_result(folder) for folder in folders]
-    table(results)
-    return 0 if all(r["status"] == "completed" for r in results) else 1
 
 
 def main(argv: list[str]) -> int:

@@ -66,10 +66,11 @@ class Record:
 
     def data(self, examples: Examples) -> None:
         """What was read, and what a constant answer would score on it."""
+        counts = examples.counts()
         self.result["examples"] = {
-            "train": len(examples.train),
-            "val": len(examples.validation),
-            "test": len(examples.test),
+            "train": counts["train"],
+            "val": counts["validation"],
+            "test": counts["test"],
             "bad": examples.bad,
         }
         self.result["fingerprint"] = examples.fingerprint

@@ -23,8 +23,6 @@ REASONS = {
 }
 # A terminal sends Ctrl-C to every process, and so may a parent: within this time it is one wish.
 ONE_WISH_SECONDS = 1.0
-# What the main thread gets to end by itself at the second signal; it may wait in a collective.
-LAST_SECONDS = 3.0
 
 
 class Signals:
@@ -33,7 +31,10 @@ class Signals:
     A second signal always stops at once.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, last_seconds: float = 3.0) -> None:
+        self.last_seconds = last_seconds
+        """What the main thread gets to end by itself at the second signal: it may be in a library
+        that waits for another process."""
         self.asked = 0
         """The number of the signal that came, or 0."""
         self.patient = False
@@ -81,20 +82,6 @@ class Signals:
         """End the run with the status that belongs to the signal."""
         raise Stopped(*REASONS[number], number)
 
-    def wait(self, child: subprocess.Popen[Any]) -> int:
-        """The exit code of a process; a signal is passed on to it, and raised when it has ended."""
-        stopped: Stopped | None = None
-        while True:
-            try:
-                code = child.wait()
-                break
-            except Stopped as stop:
-                stopped = stop
-                child.send_signal(stop.number)
-        if stopped is not None:
-            raise stopped
-        return code
-
     def _handle(self, number: int, frame: FrameType | None) -> None:
         # A forked data worker inherits this handler, and has nothing to save.
         if os.getpid() != self._owner:
@@ -129,7 +116,7 @@ class Signals:
                 continue
             first = time.monotonic() if first is None else first
             if time.monotonic() - first >= ONE_WISH_SECONDS:
-                time.sleep(LAST_SECONDS)
+                time.sleep(self.last_seconds)
                 self._give_up(heard[0])
         os.close(read)
 

@@ -66,7 +66,7 @@ class FineTune(Evaluation):
         """The task looks at the network where and as it will be trained."""
         found = [c for c in self.trainer.callbacks if isinstance(c, Guard)]  # type: ignore[attr-defined]
         self.guard = found[0] if found else self.guard
-        with self.trainer.precision_plugin.forward_context():
+        with self.trainer.precision_plugin.forward_context(), self._precision():
             self.task.prove(self.net)
 
     def loss(self, batch: Batch) -> Loss:

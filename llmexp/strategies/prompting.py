@@ -57,7 +57,7 @@ class Prompting(Strategy):
 
     def unread(self, model: HFModel, task: Task) -> dict[str, str]:
         found = Strategy.unread(self, model, task)
-        found |= dict.fromkeys((*TRAINING, "model.dropout"), "nothing is trained")
+        found |= dict.fromkeys((*TRAINING, "model.dropout", "data.packing"), "nothing is trained")
         for name in ("model.pooling", "data.labels"):
             del found[name]
         if not isinstance(task, Classification):

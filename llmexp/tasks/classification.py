@@ -74,6 +74,11 @@ class Classification(Task):
         ]
         return Encoded(encoded, {"at_max_length": full} if full else {})
 
+    def prove(self, net: nn.Module) -> None:
+        from llmexp.nets.last_block import read_first
+
+        read_first(net)
+
     def collate(self, rows: list[Row], pad_id: int) -> Batch:
         import torch
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from llmexp.config import spec
 from llmexp.tasks.base import Batch, Encoded, Loss, Row, Task
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 @spec
 class DecoderTask(Task):
     """Rows whose `labels[t]` is the token that position t must predict, or IGNORE."""
+
+    streams: ClassVar[bool] = True
 
     packing: bool = False
     """Train on rows of several documents that do not see each other; `batch_size` counts packs."""
@@ -103,8 +105,13 @@ class DecoderTask(Task):
     def samples(self) -> int:
         return self.generation.examples
 
-    def longest(self, net: Any) -> int:
-        """How many tokens a prompt and its answer may have together."""
+    def longest(self, net: Any, tokenizer: PreTrainedTokenizerBase) -> int:
+        """How many tokens a prompt and its answer may have together.
+
+        A tokenizer carries `model.max_length`, also in an exported folder; one without a limit
+        says a number far above any network's.
+        """
         config = net.config.get_text_config()
         limit = getattr(config, "max_position_embeddings", None)
-        return limit if isinstance(limit, int) else self.max_length or 512
+        reads = limit if isinstance(limit, int) else self.max_length or 512
+        return min(reads, int(tokenizer.model_max_length))

@@ -77,7 +77,7 @@ class LanguageModeling(DecoderTask):
 
     def written(self, net: Any, rows: list[Row], tokenizer: PreTrainedTokenizerBase) -> list[Row]:
         """How a network goes on from the beginning of each document."""
-        longest = self.longest(net)
+        longest = self.longest(net, tokenizer)
         new = min(self.generation.max_new_tokens, longest // 2)
         stream = Stream(tokenizer)
         pieces = []
