@@ -30,9 +30,6 @@ class FineTune(Evaluation):
     at them before the optimizer's step see the gradient of the mean.
     """
 
-    window_tokens: Tensor
-    window_loss: Tensor
-
     def __init__(self, net: nn.Module, context: Context):
         super().__init__(context)
         self.net = net
@@ -40,12 +37,11 @@ class FineTune(Evaluation):
         self.strict_loading = False
         self.trained = {n for n, p in net.named_parameters() if p.requires_grad}
         self.autocast_dtype = half_precision(net)
-        self.register_buffer("window_tokens", torch.zeros((), dtype=torch.long), persistent=False)
-        self.register_buffer("window_loss", torch.zeros(()), persistent=False)
+        self.window = update.Window()
         self.tokens_trained = 0
         self.guard = Guard()
         """Another one where the Trainer has it among its callbacks."""
-        self.window: list[Batch] = []
+        self.batches: list[Batch] = []
         """The batches of the update that is being made."""
         self.portions = Portions(self)
         self.frozen = frozen_blocks(net)
@@ -80,24 +76,18 @@ class FineTune(Evaluation):
         return torch.autocast(self.device.type, self.autocast_dtype)
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
-        self.window.append(batch)
+        self.batches.append(batch)
         # Lightning divides by the configured accumulation; the true divisor comes later.
         return self.portions.first(batch) * self.trainer.accumulate_grad_batches
 
     def counted(self, batch: Batch) -> Tensor:
         """The summed loss of a batch, or of a part of one, as it enters the update."""
         loss = self.loss(batch)
-        self.window_tokens += loss.count
-        self.window_loss += loss.total.detach()
+        self.window.add(loss)
         return loss.total
 
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
         self.portions.backward(loss)
-
-    def forget_window(self) -> None:
-        """Nothing is counted of the update so far."""
-        self.window_tokens.zero_()
-        self.window_loss.zero_()
 
     def on_train_batch_start(self, batch: Batch, batch_index: int) -> None:
         self.tokens_trained += batch["tokens"]
@@ -106,14 +96,11 @@ class FineTune(Evaluation):
         """Turn summed gradients into the gradient of the update's mean."""
         if self.trainer.fit_loop._should_accumulate():
             return
-        both = torch.stack([self.window_tokens.float(), self.window_loss])
-        tokens, loss = update.over_ranks(both).unbind()
+        tokens, self.update_loss = self.window.close()
         # Ranks' gradients were averaged, so their sum is the average times the ranks.
         (optimizer,) = self.trainer.optimizers
-        update.scale(update.stepped(optimizer), self.trainer.world_size / tokens.clamp(min=1))
-        self.update_loss = loss / tokens.clamp(min=1)
+        update.scale(update.stepped(optimizer), self.trainer.world_size / tokens)
         self.log("train/loss", self.update_loss, prog_bar=True)
-        self.forget_window()
 
     def configure_gradient_clipping(
         self,
@@ -128,7 +115,7 @@ class FineTune(Evaluation):
         # A float16 loss scaler meets infinite gradients by design, and skips them itself.
         judged = self.update_loss if scaled else norm
         fused = norm.is_cuda and bool(optimizer.defaults.get("fused")) and not scaled
-        batches, self.window = self.window, []
+        batches, self.batches = self.batches, []
         how = {"defer": fused, "drop": not scaled}
         self.guard.check(self, optimizer, self.update_loss, judged, batches, **how)
         if gradient_clip_val is not None and gradient_clip_val > 0:

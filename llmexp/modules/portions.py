@@ -9,6 +9,7 @@ from torch import Tensor
 
 from llmexp.errors import OutOfMemory
 from llmexp.modules.memory import Attempt, Parts, size
+from llmexp.modules.update import Window
 from llmexp.tasks.base import Batch
 
 if TYPE_CHECKING:
@@ -61,8 +62,8 @@ class Portions:
     def _again(self) -> None:
         """The update from its first batch on."""
         self.module.zero_grad(set_to_none=True)
-        self.module.forget_window()
-        for batch in self.module.window:
+        self.module.window = Window()
+        for batch in self.module.batches:
             for part in self.parts.of(batch):
                 self._pass(part)
 
@@ -73,7 +74,7 @@ class Portions:
                 "one process alone cannot make its batches smaller, the others would wait for it",
                 single=False,
             )
-        batch = max(module.window, key=size)
+        batch = max(module.batches, key=size)
         rows = self.parts.double(batch)
         said = (
             f"out of memory in step {module.global_step}: from here on {rows} rows at a time and "
