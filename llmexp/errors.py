@@ -32,6 +32,10 @@ class OutOfMemory(Exception):
         super().__init__(reason)
 
 
+class NoSpace(Exception):
+    """A checkpoint does not fit on the disk, with what was needed and what was there."""
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """A closing half-sentence that names the nearest known word, or the known words."""
     known = sorted(known)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from llmexp.errors import Diverged, OutOfMemory, UserError
+from llmexp.errors import Diverged, NoSpace, OutOfMemory, UserError
 from llmexp.jobs import advice, slurm
 
 if TYPE_CHECKING:
@@ -37,6 +37,8 @@ def recorded(record: Record) -> Iterator[None]:
         raise
     except Diverged as error:
         _close(record, "diverged", str(error))
+    except NoSpace as error:
+        _close(record, "failed", str(error))
     except Stopped as stop:
         _close(record, stop.status, str(stop) + slurm.requeued(stop.number, record.config.resume))
     except KeyboardInterrupt:

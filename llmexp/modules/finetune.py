@@ -131,6 +131,7 @@ class FineTune(Evaluation):
         self.guard.settle(self)
         checkpoint["validation_metrics"] = self.validation_metrics
         checkpoint["parts"] = self.portions.parts.count
+        checkpoint["validated_at"] = self.validated_at
         state = checkpoint["state_dict"]
         checkpoint["state_dict"] = {
             name: value
@@ -139,12 +140,14 @@ class FineTune(Evaluation):
         }
         self.guard.saved(checkpoint["state_dict"], self.global_step)
 
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self.portions.parts.count = checkpoint["parts"]
-
     def on_validation_epoch_end(self) -> None:
         super().on_validation_epoch_end()
         self.guard.validated(self.validation_metrics["val/loss"], self.global_step)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.validation_metrics = checkpoint["validation_metrics"]
+        self.validated_at = checkpoint["validated_at"]
+        self.portions.parts.count = checkpoint["parts"]
 
     def restore_best(self, trainer: pl.Trainer) -> None:
         """Put the best checkpoint's weights back, unless they are the ones that are here."""
