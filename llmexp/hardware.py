@@ -112,9 +112,10 @@ def observers(e: Experiment, context: Context, record: Record) -> dict[str, Any]
     seen = [Curves(), history, progress(), Cost(record)]
     # Resume is first: it puts back what the others read.
     own = [Resume(), LastValidation(), *seen, Stop(record.signals)]
+    logger = e.tracking.logger(e, context)
     return {
-        "callbacks": [*named, *own],
-        "logger": e.tracking.logger(e, context),
+        "callbacks": [*named, *own, *e.tracking.callbacks(context.folder)],
+        "logger": logger,
         "enable_progress_bar": False,
         # Lightning adds a checkpoint of its own where it is given none.
         "enable_checkpointing": any(isinstance(c, pl.callbacks.Checkpoint) for c in named),
