@@ -9,6 +9,7 @@ from __future__ import annotations
 import shutil
 import sys
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,16 @@ from llmexp.errors import ConfigError, UserError
 from llmexp.jobs import changes
 from llmexp.jobs.launch import end_with_parent, is_first
 from llmexp.jobs.lock import FolderLock
-from llmexp.jobs.results import EXIT_CODES, read_result, write_atomic
+from llmexp.jobs.outcome import Stopped
+from llmexp.jobs.results import (
+    EXIT_CODES,
+    begun,
+    mark_stopped,
+    read_result,
+    write_atomic,
+    write_result,
+)
+from llmexp.jobs.signals import Signals
 
 CONFIG = "config.yaml"
 
@@ -30,8 +40,7 @@ def command(folder: Path) -> list[str]:
 def prepare(cfg: DictConfig, hydra: DictConfig) -> Path:
     """Write the resolved config into the folder Hydra made; refuses a folder that holds a run."""
     folder = Path(hydra.runtime.output_dir)
-    tree = OmegaConf.to_container(cfg, resolve=True)
-    assert isinstance(tree, dict)  # a composed config is a mapping
+    tree: Any = OmegaConf.to_container(cfg, resolve=True)
     if (folder / "result.json").exists() and tree["resume"] == "never":
         raise UserError(
             f"{folder} holds a run already; say resume=auto to continue it, or choose another "
@@ -50,6 +59,8 @@ def prepare(cfg: DictConfig, hydra: DictConfig) -> Path:
             written.pop("launch")
             changes.check(folder, read_config(folder)[0], written)
         write_atomic(folder / CONFIG, text)
+        if not (folder / "result.json").exists():
+            write_result(folder, begun(folder, tree, overrides))
     return folder
 
 
@@ -67,30 +78,37 @@ def main(argv: list[str]) -> int:
     """Run the experiment of a folder and return its exit code."""
     if len(argv) != 1:
         raise UserError("usage: llmexp job FOLDER")
-    end_with_parent()
     folder = Path(argv[0]).resolve()
     tree, launch = read_config(folder)
-    with FolderLock(folder) if is_first() else nullcontext():
-        if tree["resume"] == "auto" and read_result(folder).get("status") == "completed":
-            if is_first():
-                print(f"{folder} is completed: there is nothing to resume")
-            return 0
-        return _run(folder, tree, launch)
+    # The lock comes first: what follows writes into the folder however it ends.
+    with FolderLock(folder) if is_first() else nullcontext(), Signals() as signals:
+        signals.last_words = partial(mark_stopped, folder)
+        try:
+            signals.release()
+            if tree["resume"] == "auto" and read_result(folder).get("status") == "completed":
+                if is_first():
+                    print(f"{folder} is completed: there is nothing to resume")
+                return 0
+            end_with_parent()
+            return _run(folder, tree, launch, signals)
+        except Stopped as stop:
+            return mark_stopped(folder, stop.status, str(stop))
 
 
-def _run(folder: Path, tree: dict[str, Any], launch: dict[str, Any]) -> int:
+def _run(folder: Path, tree: dict[str, Any], launch: dict[str, Any], signals: Signals) -> int:
     from llmexp.configure.preflight import build
 
     try:
         experiment = build(tree, lambda key: f"{folder.name}/{CONFIG}")
         from llmexp.run import run
 
-        result = run(experiment, folder)
-    except UserError:
+        result = run(experiment, folder, signals)
+    except UserError as error:
         # Only where the folder held nothing before us: a user may name one that holds other things.
         mine = launch.get("made") and not launch["sweep"] and not changes.has_results(folder)
         if mine and is_first():
             _discard(folder)
+        mark_stopped(folder, "failed", str(error))
         raise
     return EXIT_CODES[result["status"]]
 
