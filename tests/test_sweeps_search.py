@@ -124,17 +124,15 @@ def test_several_objectives_show_the_pareto_front(tmp_path: Path) -> None:
 
 def test_a_trial_worse_than_the_median_is_pruned_and_that_is_no_failure(tmp_path: Path) -> None:
     words = ["hydra.sweeper.n_trials=8", "hydra.sweeper.startup_trials=2"]
-    space = "hydra.sweeper.space={optim.weight_decay: {choices: [0.0]}}"
-    rates = "optim.learning_rate=1e-3,1e-2"
-    said = done(started(tmp_path, "-m", *words, space, rates, seconds=0.4))
+    done(started(tmp_path, *words, seconds=0.4))
     jobs = {job["name"]: job for job in board(tmp_path)["jobs"]}
     pruned = [name for name, job in jobs.items() if job["status"] == "pruned"]
-    assert pruned and all("learning-rate-1e-2" in name for name in pruned)
+    assert pruned and len(jobs) == 8
     assert all(read_result(tmp_path / "search" / n)["status"] == "pruned" for n in pruned)
     assert all("worse than the median" in jobs[name]["reason"] for name in pruned)
     states = [trial.state for trial in study(tmp_path).trials]
-    assert states.count(TrialState.PRUNED) == len(pruned) and len(states) == 8
-    assert "failed" not in said
+    assert states.count(TrialState.PRUNED) == len(pruned)
+    assert states.count(TrialState.COMPLETE) == 8 - len(pruned)
 
 
 def test_another_space_needs_another_folder(tmp_path: Path) -> None:

@@ -75,8 +75,10 @@ def build(tree: dict[str, Any], where: Where = lambda key: "config.yaml") -> Exp
 def incompatibilities(e: Experiment, where: Where) -> list[str]:
     """What single specs cannot see: the strategy on this model and task, the input files."""
     from llmexp.data.sources import quick_check
+    from llmexp.data.stream_check import trainer_complaints
 
     found = [*e.model.check(), *e.tracking.check(), *quick_check(e.task), *e.task.check(e.model)]
+    found += trainer_complaints(e.task, e.config.trainer, e.strategy.trains)
     if not found:
         found = e.strategy.check(e.model, e.task, e.config)
     return [f"{where(complaint.split(':')[0])}: {complaint}" for complaint in found]

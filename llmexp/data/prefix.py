@@ -14,6 +14,7 @@ from llmexp.cache.features import Entry, FeatureCache, digest, size_of
 from llmexp.data.features import PrefixCost
 from llmexp.data.module import TokenData
 from llmexp.data.stored import Collate, CollateStored, Stored
+from llmexp.data.stream_module import StreamData
 from llmexp.data.token_cache import about
 from llmexp.modules.finetune import half_precision
 from llmexp.nets.freezing import beside_blocks, frozen_blocks
@@ -31,6 +32,8 @@ VERSION = 2
 
 def token_data(context: Context, net: Any) -> TokenData:
     """Batches of tokens, with stored states where blocks are frozen below all that is trained."""
+    if context.examples.stream is not None:
+        return StreamData(context, len(frozen_blocks(net)))
     if context.cache.enabled and frozen_blocks(net):
         return PrefixData(context, net)
     return TokenData(context, context.accumulate)

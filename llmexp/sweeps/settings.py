@@ -54,6 +54,9 @@ def space_of(settings: Settings, overrides: Sequence[Override]) -> Space:
         space[key] = _made(node, place)
         why = space[key].complaint()
         complaints += [f"{place}: {why}"] if why else []
+    swept_keys = [*space, *(o.key_or_group for o in swept)]
+    ours = [key for key in swept_keys if key.split(".")[0].split("/")[0] == "hydra"]
+    complaints += [f"{key}: a search varies the experiment, never Hydra itself" for key in ours]
     given = [line.lstrip("+").partition("=")[0] for line in fixed]
     space = without(space, given) | {o.key_or_group: of_override(o) for o in swept}
     if not space:

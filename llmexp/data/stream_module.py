@@ -1,0 +1,85 @@
+"""The LightningDataModule of a streamed train split."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch.distributed as dist
+
+from llmexp.data.module import TokenData
+from llmexp.data.stream import COUNTS, StreamLoader, loader
+from llmexp.errors import UserError
+from llmexp.tasks.base import Batch
+
+if TYPE_CHECKING:
+    from llmexp.context import Context
+
+log = logging.getLogger("llmexp")
+
+
+class StreamData(TokenData):
+    """Train batches from a stream; validation and test are tokenised, and kept, as usual."""
+
+    held: ClassVar[tuple[str, ...]] = ("validation", "test")
+
+    def __init__(self, context: Context, frozen: int):
+        super().__init__(context, context.accumulate)
+        self.read: Counter[str] = Counter()
+        """Of the batches that were trained on, on this rank."""
+        self.longest = 0
+        if frozen and context.strategy.trains:
+            self._note(f"the {frozen} frozen blocks run in every step: train is streamed")
+
+    def train_dataloader(self) -> StreamLoader:  # type: ignore[override]
+        return loader(self.context, self.collate("train"), *self._rank())
+
+    def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Called when a batch is used, where its loader may be ahead of that."""
+        if COUNTS in batch:
+            self._count(batch.pop(COUNTS))
+            # As it grows, so that a run that is stopped has it.
+            self.context.examples.encoding["train"] = self._facts(self.read, self.longest)
+        return batch
+
+    def _count(self, counts: Mapping[str, int]) -> None:
+        self.longest = max(self.longest, counts.get("longest", 0))
+        self.read.update({name: n for name, n in counts.items() if name != "longest"})
+
+    def _facts(self, read: Mapping[str, int], longest: int) -> dict[str, Any]:
+        facts: dict[str, Any] = {"streamed": True, **read, "longest": longest}
+        if "packs" in read:
+            room = read["rows"] * self.context.max_length
+            facts["fill"] = round(read["tokens"] / room, 4)
+        return facts
+
+    def teardown(self, stage: str) -> None:
+        """What all ranks read together, and a word where the stream ended before its steps."""
+        if stage != "fit" or self.trainer is None:
+            return
+        read, longest = self._of_all_ranks()
+        done, wanted = self.trainer.global_step, self.trainer.max_steps
+        if not read["tokens"] and done == 0:
+            raise UserError(f"data.train: no row is left after tokenising ({dict(read)})")
+        self.context.examples.encoding["train"] = self._facts(read, longest)
+        if done < wanted and self.trainer.current_epoch == self.trainer.max_epochs:
+            self._note(
+                f"the stream ended after {done} of trainer.max_steps={wanted} steps; "
+                "trainer.max_epochs=-1 reads it again, in another order"
+            )
+
+    def _of_all_ranks(self) -> tuple[Counter[str], int]:
+        if not (dist.is_available() and dist.is_initialized()):
+            return self.read, self.longest
+        parts: list[Any] = [None] * dist.get_world_size()
+        dist.all_gather_object(parts, (self.read, self.longest))
+        total: Counter[str] = Counter()
+        for read, _ in parts:
+            total.update(read)
+        return total, max(longest for _, longest in parts)
+
+    def _note(self, said: str) -> None:
+        log.warning(said)
+        self.context.examples.notes.append(said)
