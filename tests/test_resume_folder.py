@@ -58,7 +58,7 @@ def test_a_changed_config_is_refused_and_told(killed: Killed, run: Path) -> None
     assert done.returncode == 2
     told = [line for line in done.stderr.splitlines() if "begun with another config" in line]
     assert len(told) == 1 and "Traceback" not in done.stderr
-    assert "optim.learning_rate: 0.001 -> 0.005; seed: 0 -> 4" in told[0]
+    assert "optim.learning_rate: 0.002 -> 0.005; seed: 0 -> 4" in told[0]
     assert "resume: data.num_workers: 0 -> 1, which changes no result" in done.stdout
     assert files(run) == before
 
