@@ -11,9 +11,9 @@ from llmexp.config import NonNegativeInt, spec
 from llmexp.errors import UserError
 from llmexp.jobs.job import read_config
 from llmexp.jobs.launch import is_first
+from llmexp.secrets import masked
 from llmexp.tracking.base import Tracking
 from llmexp.tracking.login import why_offline
-from llmexp.tracking.secrets import masked
 
 if TYPE_CHECKING:
     import wandb
