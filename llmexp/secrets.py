@@ -28,7 +28,7 @@ VALUE = re.compile(
     r"|-----BEGIN [A-Z ]*PRIVATE KEY-----[\s\S]*?(-----END [A-Z ]*PRIVATE KEY-----|\Z)"
 )
 # An override that is quoted back, in an error.
-GIVEN = re.compile(rf"((?:^|[\s.+_~]){WORDS}(?:_\w+)?\s*=\s*)(\S+)", re.IGNORECASE)
+GIVEN = re.compile(rf"((?:^|[\s.+_~]){WORDS}(?:_\w+)?\s*=\s*)(?!\$\{{oc\.env:)(\S+)", re.IGNORECASE)
 FROM_ENVIRONMENT = re.compile(r"\$\{oc\.env:(\w+)(,\s*(null|''|\"\")?\s*)?\}")
 # Here keys are a data set's own words: a column, a class.
 OWN_WORDS = ("data.columns", "data.labels")

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from llmexp.compare.figures import memory, number, seconds, short
+from llmexp.compare.price import charged_seconds
+from llmexp.compare.verdict import lower_is_better
 from llmexp.errors import UserError, did_you_mean
 
 Result = dict[str, Any]
@@ -24,7 +26,6 @@ METRICS = (
 )
 # Columns of metrics; one less for each of model and seed, so that 80 characters are enough.
 SHOWN = 3
-LOWER_IS_BETTER = ("loss", "perplexity", "bits_per_byte")
 # Per token of one tokenizer: other tokens, other numbers.
 PER_TOKEN = ("loss", "perplexity", "token_accuracy")
 CHOICES = ("strategy", "model", "data", "seed", "name", "resume")
@@ -54,10 +55,6 @@ class Group:
     def varying(self) -> list[str]:
         """Which of model and seed differ between the runs, and so need a column."""
         return [name for name in ("model", "seed") if len(self.names(name)) > 1]
-
-
-def lower_is_better(metric: str) -> bool:
-    return metric.rpartition("/")[2] in LOWER_IS_BETTER
 
 
 def groups(results: Iterable[Result], metric: str | None = None) -> list[Group]:
@@ -113,9 +110,11 @@ def columns(group: Group) -> list[str]:
 
 def rows(group: Group) -> list[list[str]]:
     """One row a run, best first, with the baseline where its quality puts it."""
-    marks = legend(group)
-    made = [(run["metrics"], _cells(group, run, marks.get(i))) for i, run in enumerate(group.runs)]
-    made += [(reference, _baseline_cells(group, reference)) for reference in _baselines(group)]
+    numbers = legend(group)
+    made = [
+        (run["metrics"], _cells(group, run, numbers.get(i))) for i, run in enumerate(group.runs)
+    ]
+    made += [(reference, _baseline_cells(group, reference)) for reference in baselines(group)]
     return [cells for _, cells in sorted(made, key=lambda pair: order(pair[0], group.metric))]
 
 
@@ -140,11 +139,11 @@ def _cells(group: Group, run: Result, mark: int | None) -> list[str]:
     cells += [number(run["metrics"].get(name)) for name in group.metrics()]
     # Features that were computed before cost what they cost then: a warm cache is not free.
     training = cost["fit_seconds"] + cost.get("prefix_seconds", 0.0)
-    cells += [seconds(training), seconds(cost["total_seconds"])]
+    cells += [seconds(training), seconds(charged_seconds(cost))]
     return [*cells, short(cost["trainable_parameters"]), memory(cost["peak_memory_mb"])]
 
 
-def _baselines(group: Group) -> list[dict[str, Any]]:
+def baselines(group: Group) -> list[dict[str, Any]]:
     found: dict[Any, dict[str, Any]] = {}
     for run in group.runs:
         baseline = run.get("baseline", {})
@@ -171,19 +170,43 @@ def title(group: Group) -> str:
 
 
 def why_apart(found: list[Group]) -> str:
-    tables = sum(1 for group in found if group.runs)
-    if tables < 2:
+    """Which runs are not compared with the others, and why; "" where all are."""
+    tables = [group for group in found if group.runs]
+    if len(tables) < 2:
         return ""
-    return (
-        f"{tables} tables: these runs pose different tasks or were tested on different rows "
-        "(by fingerprint), so their numbers do not compare."
-    )
+    first = tables[0]
+    lines = [
+        f"{len(tables)} tables: these runs pose different tasks or were tested on different rows "
+        "(by fingerprint), so their numbers do not compare:"
+    ]
+    for number_, group in enumerate(tables[1:], 2):
+        why = [f"pose {group.task}, not {first.task}"] if group.task != first.task else []
+        if group.fingerprint != first.fingerprint:
+            rows_ = [one.fingerprint[:8] or "none" for one in (group, first)]
+            why.append(f"were tested on rows {rows_[0]}, not {rows_[1]}")
+        lines.append(f"  table {number_}: {listed(group.runs)} {' and '.join(why)}")
+    return "\n".join(lines)
+
+
+def listed(runs: list[Result], most: int = 3) -> str:
+    """Runs by their folder, or by what they are."""
+    names = [str(run.get("folder") or f"{run['strategy']} seed {run['seed']}") for run in runs]
+    rest = len(names) - most
+    return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def marks(group: Group) -> list[str]:
+    """What the marks in the first column mean."""
+    at, said = legend(group), changed(group)
+    return list(dict.fromkeys(f"({at[i]}) {said[i]}" for i in at))
 
 
 def footnotes(group: Group) -> list[str]:
-    """What a reader must know beside the numbers; what the marks in the first column mean."""
-    marks, said = legend(group), changed(group)
-    lines = list(dict.fromkeys(f"({marks[i]}) {said[i]}" for i in marks))
+    """What a reader must know beside the numbers."""
+    lines = []
+    lacking = [run for run in group.runs if run["metrics"].get(group.metric) is None]
+    if lacking and len(lacking) < len(group.runs):
+        lines.append(f"no {group.metric}, so not compared by it: {listed(lacking)}")
     named = [m for m in group.metrics() if m.rpartition("/")[2] in PER_TOKEN]
     if named and "model" in group.varying() and not has_labels(group):
         lines.append("loss and perplexity are per token: models with other tokenizers differ.")

@@ -33,6 +33,7 @@ BUILT_IN = (
 # Hydra instantiates these itself, from its own nodes, before any of our code runs.
 HYDRA_OWN = (
     "hydra._internal.core_plugins",
+    "hydra_plugins.llmexp_sweeps",
     "hydra_plugins.hydra_joblib_launcher",
     "hydra_plugins.hydra_submitit_launcher",
     "llmexp.sweeps",

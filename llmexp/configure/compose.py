@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from dataclasses import replace
 from importlib.metadata import entry_points
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from llmexp import secrets as secret
 from llmexp.configure import allow, hydra_node, packages, refusals, roots, trust
 from llmexp.configure.composed import LATE, Composed, conf_dir
 from llmexp.errors import ConfigError
+from llmexp.sweeps import names  # noqa: F401  registers ${llmexp.sweep:} and ${llmexp.job:}
 
 # Two runs started in the same second get folders of their own.
 OmegaConf.register_new_resolver("llmexp.id", lambda: secrets.token_hex(2), use_cache=True)
@@ -67,11 +69,9 @@ def compose_jobs(
             return [base]
         lines = [*(f"{k}={v}" for k, v in params.items()), *overrides]
         batches = BasicSweeper.split_arguments(_parse(lines, search, True), max_batch_size=None)
-        return [
-            _compose_one(config_name, list(job), search, typed)
-            for batch in batches
-            for job in batch
-        ]
+        lists = [list(job) for batch in batches for job in batch]
+        composed = [_compose_one(config_name, job, search, typed) for job in lists]
+        return [replace(job, sweeps=True) for job in composed]
 
 
 def plugin_search() -> tuple[Path, ...]:
@@ -165,8 +165,8 @@ def _plain(
                 for key in missing
             )
         tree = OmegaConf.to_container(experiment, resolve=True)
-        for folder in ("hydra.run.dir", "hydra.sweep.dir"):
-            OmegaConf.select(cfg, folder)
+        OmegaConf.select(cfg, "hydra.run.dir")
+        composed.hydra["sweep"]["dir"] = str(OmegaConf.select(cfg, "hydra.sweep.dir"))
     except OmegaConfBaseException as error:
         raise ConfigError([refusals.unresolved(error, overrides)]) from error
     composed.tree.update(tree)  # type: ignore[arg-type]

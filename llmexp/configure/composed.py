@@ -31,6 +31,8 @@ class Composed:
     search: tuple[Path, ...]
     recorded: dict[str, Any] = field(default_factory=dict)
     """The tree as it may be written down: without secrets."""
+    sweeps: bool = False
+    """Whether it is one of the jobs of a sweep."""
 
     def where(self, key: str) -> str:
         """Which file, or the command line, gave `key` its value."""

@@ -30,7 +30,7 @@ IN_THE_RUN = re.compile(r"\$\{hydra\.(runtime\.output_dir|sweep\.dir)\}/(?!.*\.\
 # Interpolations that give one text, whenever they are looked at.
 TEXTS = re.compile(
     r"\$\{(hydra[.:](run\.dir|sweep\.(dir|subdir)|job\.(name|num|id|override_dirname)"
-    r"|runtime\.(output_dir|cwd))|now:[^${}]*|oc\.env:[^${}]*|llmexp\.id:)\}"
+    r"|runtime\.(output_dir|cwd))|now:[^${}]*|oc\.env:[^${}]*|llmexp\.(id|sweep|job):[^${}]*)\}"
 )
 REFERENCE = re.compile(r"\$\{([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*)\}", re.ASCII)
 # A batch script is made of these: shell commands, an interpreter, options of sbatch and srun.

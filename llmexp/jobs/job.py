@@ -7,8 +7,6 @@ rank sees the same config and Hydra is never asked to compose twice (Lightning #
 from __future__ import annotations
 
 import shutil
-import signal
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -19,7 +17,7 @@ from yaml import YAMLError
 
 from llmexp.errors import ConfigError, UserError
 from llmexp.jobs.launch import end_with_parent, is_first
-from llmexp.jobs.results import EXIT_CODES, is_finished, read_result, write_atomic
+from llmexp.jobs.results import EXIT_CODES, write_atomic
 from llmexp.secrets import recorded, scrub, supplied
 
 CONFIG = "config.yaml"
@@ -65,42 +63,6 @@ def read_config(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     if not isinstance(tree, dict) or not isinstance(launch, dict):
         raise UserError(f"{path} is no recorded config: it is no mapping of groups")
     return tree, launch
-
-
-def is_part_of_sweep(folder: Path) -> bool:
-    return bool(read_config(folder)[1]["sweep"]) if (folder / CONFIG).is_file() else False
-
-
-def run_in_own_process(folder: Path) -> float | None:
-    """Run one sweep job so that its death, of whatever kind, takes nothing else with it."""
-    log = folder / "console.log"
-    tree, _ = read_config(folder)
-    print(f"[{tree['name']}] seed {tree['seed']}  {folder}", flush=True)
-    with log.open("w", encoding="utf-8") as out:
-        child = subprocess.Popen(command(folder), stdout=out, stderr=subprocess.STDOUT)  # noqa: S603
-        try:
-            code = child.wait()
-        except KeyboardInterrupt:
-            child.send_signal(signal.SIGINT)
-            child.wait()
-            raise
-    result = read_result(folder)
-    if not is_finished(result):
-        from llmexp.jobs.results import mark_dead
-
-        result = mark_dead(folder, code, log)
-    if result["status"] != "completed":
-        print(f"[{tree['name']}] {result['status']}: {result['reason']}", flush=True)
-    return result.get("metrics", {}).get(tree["objective"])
-
-
-def report_sweep(folders: list[Path]) -> int:
-    """Print the table of all jobs; 1 if any of them did not complete."""
-    from llmexp.compare.command import table
-
-    results = [read_result(folder) for folder in folders]
-    table(results)
-    return 0 if all(r["status"] == "completed" for r in results) else 1
 
 
 def main(argv: list[str]) -> int:

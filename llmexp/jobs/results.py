@@ -60,7 +60,8 @@ def is_finished(result: dict[str, Any]) -> bool:
 def mark_dead(folder: Path, code: int, log: Path) -> dict[str, Any]:
     """Record a job whose process ended without saying how; negative codes are signals."""
     reason = f"killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
-    said = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    text = log.read_text(errors="replace") if log.is_file() else ""
+    said = [line for line in text.splitlines() if line.strip()]
     if code > 0 and said:
         reason = f"{reason}: {said[-1][:300]}"
     result = {**read_result(folder), "status": "failed", "reason": reason}

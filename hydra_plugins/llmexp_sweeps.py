@@ -1,0 +1,7 @@
+"""What Hydra's scanner finds: it takes launchers and sweepers of this namespace only."""
+
+from llmexp.sweeps import local
+
+
+class Local(local.Local):
+    """`hydra/launcher=local`"""
