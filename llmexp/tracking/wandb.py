@@ -131,7 +131,8 @@ def summary(result: dict[str, Any]) -> dict[str, Any]:
     for group in ("baseline", "cost", "examples"):
         flat |= {f"{group}/{key}": value for key, value in result[group].items()}
     flat |= {"status": result["status"], "reason": result["reason"]}
-    return {key: value for key, value in flat.items() if value is not None}
+    told: dict[str, Any] = masked({k: value for k, value in flat.items() if value is not None})
+    return told
 
 
 def tables(module: Any, rows: int) -> dict[str, Any]:
