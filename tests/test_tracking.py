@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from llmexp.tracking.secrets import masked
+from llmexp.secrets import masked
 from llmexp.tracking.wandb import summary
 from tests.test_distributed import ROOT, TWO, inputs, run  # noqa: F401  (a fixture)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from llmexp.artefact import broken
 from llmexp.errors import UserError
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ class Template:
                     messages, tokenize=False, add_generation_prompt=prompt
                 )
             )
-        except TemplateError as error:
+        except (TemplateError, ArithmeticError, *broken()) as error:
             raise UserError(
                 f"data.template: the template refuses a conversation ({error}); "
                 "try data.template=alpaca"

@@ -8,6 +8,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from llmexp.secrets import hidden
+
 EXIT_CODES = {
     "completed": 0,
     "failed": 1,
@@ -24,7 +26,7 @@ def write_atomic(path: Path, text: str) -> None:
     """Replace `path` by `text`: readers see the old file or the new one, never half of one."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
+        file.write(hidden(text))
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)

@@ -11,9 +11,9 @@ from llmexp.config import NonNegativeInt, spec
 from llmexp.errors import UserError
 from llmexp.jobs.job import read_config
 from llmexp.jobs.launch import is_first
+from llmexp.secrets import masked
 from llmexp.tracking.base import Tracking
 from llmexp.tracking.login import why_offline
-from llmexp.tracking.secrets import masked
 
 if TYPE_CHECKING:
     import wandb
@@ -131,7 +131,8 @@ def summary(result: dict[str, Any]) -> dict[str, Any]:
     for group in ("baseline", "cost", "examples"):
         flat |= {f"{group}/{key}": value for key, value in result[group].items()}
     flat |= {"status": result["status"], "reason": result["reason"]}
-    return {key: value for key, value in flat.items() if value is not None}
+    told: dict[str, Any] = masked({k: value for k, value in flat.items() if value is not None})
+    return told
 
 
 def tables(module: Any, rows: int) -> dict[str, Any]:
