@@ -262,7 +262,8 @@ class explained:  # noqa: N801  (reads as a verb: `with explained(model):`)
         from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
         constants.HF_HUB_OFFLINE = self.offline
-        if not isinstance(error, (OSError, HfHubHTTPError, *artefact.broken())):
+        faults = (OSError, HfHubHTTPError, *artefact.broken())
+        if error is None or not isinstance(error, faults):
             return
         if "out of memory" in str(error).lower():
             return

@@ -57,7 +57,8 @@ def known() -> list[str]:
 
 def unsaid(text: str) -> str:
     """An error without the secrets somebody typed: it often quotes an override."""
-    return GIVEN.sub(rf"\g<1>{MASK}", hidden(text))
+    # What somebody typed may hold line ends, of which there are many kinds.
+    return "\\n".join(GIVEN.sub(rf"\g<1>{MASK}", hidden(text)).splitlines())
 
 
 def masked(node: Any, key: str = "", path: str = "") -> Any:
@@ -119,7 +120,7 @@ def recorded(cfg: DictConfig) -> dict[str, Any]:
     tree: Any = _recorded(raw, OmegaConf.to_container(cfg, resolve=True), "", "", names)
     if names:
         os.environ[NAMES] = ",".join(sorted(names))
-    return tree  # type: ignore[no-any-return]
+    return dict(tree)
 
 
 def _recorded(raw: Any, value: Any, key: str, path: str, names: set[str]) -> Any:

@@ -93,7 +93,7 @@ def test_a_job_of_a_sweep_that_fails_does_not_tell_either(tmp_path: Path) -> Non
     assert done.returncode == 1
     results = [json.loads(path.read_text()) for path in outputs.rglob("result.json")]
     assert len(results) == 2
-    assert all("401 for ***" in result["reason"] for result in results)
+    assert ["401 for ***" in result["reason"] for result in results] == [True, True], results
     assert len(list(outputs.rglob("console.log"))) == 2
     assert_nothing_told(done, outputs)
 

@@ -45,9 +45,10 @@ def load(path: str | Path) -> Predictor:
     artefact.check(folder)
     module, _, function = PREDICTORS[facts["predictor"]].partition(":")
     build = getattr(importlib.import_module(module), function)
+    faults: tuple[type[Exception], ...] = (OSError, *artefact.broken())
     try:
         predictor: Predictor = build(folder, facts)
-    except (OSError, *artefact.broken()) as error:
+    except faults as error:
         raise UserError(
             f"{folder} is no usable {facts['predictor']}: {artefact.first_line(error)}"
         ) from error
