@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING, Any
 from llmexp import masked_stream
 from llmexp.errors import ConfigError, UserError, did_you_mean
 from llmexp.jobs import launch
+from llmexp.jobs.outcome import Stopped
+from llmexp.jobs.results import EXIT_CODES
+from llmexp.jobs.signals import Signals, hold
 from llmexp.secrets import unsaid
 
 if TYPE_CHECKING:
@@ -24,12 +27,13 @@ def entry(*first: str) -> None:
     """Process entry point of `llmexp` and `run.py`; exits with a code of docs/faults.md."""
     masked_stream.install()
     try:
-        code = main([*first, *sys.argv[1:]])
+        with Signals(last_seconds=10.0):
+            code = main([*first, *sys.argv[1:]])
+    except Stopped as stop:
+        code = EXIT_CODES[stop.status]
     except UserError as error:
         print(report(error), file=sys.stderr)
         code = USAGE_EXIT
-    except KeyboardInterrupt:
-        code = 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 1
@@ -95,6 +99,8 @@ def _sweep(argv: list[str], overrides: list[str], jobs: list[Composed]) -> int:
 
     with board_of(Path(jobs[0].hydra["sweep"]["dir"]), overrides) as board:
         _hand_over([*argv, tell_apart(jobs)])
+        if refused := board.read().get("refused"):
+            raise UserError(refused)
         code = board.close()
         show(board.read(), board.folder)
     return code
@@ -168,6 +174,8 @@ def _hand_over(argv: list[str]) -> int:
 
             return one_job(cfg)
         try:
+            # From here on the folder says how the run ended, so its job takes the signals.
+            hold()
             prepared.append(job.prepare(cfg, settings))
         except UserError as error:  # Hydra would show it as a trace
             refused.append(error)
