@@ -15,6 +15,7 @@ from llmexp.data.sources import load_examples
 from llmexp.hardware import build_trainer, check_devices, disband, environment
 from llmexp.jobs import outcome
 from llmexp.jobs.record import Record
+from llmexp.nets.attention import check_here
 
 log = logging.getLogger("llmexp")
 
@@ -23,6 +24,7 @@ def run(experiment: Experiment, folder: Path) -> dict[str, Any]:
     """Execute an experiment in its folder; the returned result is also `result.json`."""
     e = experiment
     check_devices(e.config.hardware)
+    check_here(e.model.attention)
     environment(e)
     pl.seed_everything(e.config.seed, workers=True, verbose=False)
     record = Record(e, folder)
