@@ -109,12 +109,17 @@ class FineTune(Evaluation):
         """Keep trained weights only: a frozen base can be loaded again, a 4-bit one must be."""
         self.guard.settle()
         checkpoint["validation_metrics"] = self.validation_metrics
+        checkpoint["validated_at"] = self.validated_at
         state = checkpoint["state_dict"]
         checkpoint["state_dict"] = {
             name: value
             for name, value in state.items()
             if name.removeprefix("net.") in self.trained
         }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.validation_metrics = checkpoint["validation_metrics"]
+        self.validated_at = checkpoint["validated_at"]
 
     def restore_best(self, trainer: pl.Trainer) -> None:
         """Put the best checkpoint's weights back, unless they are the ones that are here."""
