@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from llmexp.errors import ConfigError, UserError, did_you_mean
 from llmexp.jobs import launch
+from llmexp.jobs.outcome import Stopped
+from llmexp.jobs.results import EXIT_CODES
+from llmexp.jobs.signals import Signals, hold
 
 if TYPE_CHECKING:
     from llmexp.configure.composed import Composed
@@ -21,12 +24,13 @@ USAGE_EXIT = 2
 def entry(*first: str) -> None:
     """Process entry point of `llmexp` and `run.py`; exits with a code of docs/faults.md."""
     try:
-        code = main([*first, *sys.argv[1:]])
+        with Signals(last_seconds=10.0):
+            code = main([*first, *sys.argv[1:]])
+    except Stopped as stop:
+        code = EXIT_CODES[stop.status]
     except UserError as error:
         print(report(error), file=sys.stderr)
         code = USAGE_EXIT
-    except KeyboardInterrupt:
-        code = 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 1
@@ -165,6 +169,8 @@ def _hand_over(argv: list[str]) -> int:
 
             return one_job(cfg)
         try:
+            # From here on the folder says how the run ended, so its job takes the signals.
+            hold()
             prepared.append(job.prepare(cfg, settings))
         except UserError as error:  # Hydra would show it as a trace
             refused.append(error)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from llmexp.errors import ConfigError, UserError
 from llmexp.jobs.launch import end_with_parent, is_first
-from llmexp.jobs.results import EXIT_CODES, write_atomic
+from llmexp.jobs.outcome import Stopped
+from llmexp.jobs.results import EXIT_CODES, begun, mark_stopped, write_atomic, write_result
+from llmexp.jobs.signals import Signals
 
 CONFIG = "config.yaml"
 
@@ -27,8 +30,7 @@ def command(folder: Path) -> list[str]:
 def prepare(cfg: DictConfig, hydra: DictConfig) -> Path:
     """Write the resolved config into the folder Hydra made; refuses a folder that holds a run."""
     folder = Path(hydra.runtime.output_dir)
-    tree = OmegaConf.to_container(cfg, resolve=True)
-    assert isinstance(tree, dict)  # a composed config is a mapping
+    tree: Any = OmegaConf.to_container(cfg, resolve=True)
     if (folder / "result.json").exists() and tree["resume"] == "never":
         raise UserError(
             f"{folder} holds a run already; say resume=auto to continue it, or choose another "
@@ -41,6 +43,8 @@ def prepare(cfg: DictConfig, hydra: DictConfig) -> Path:
         "made": not any(folder.iterdir()),
     }
     write_atomic(folder / CONFIG, OmegaConf.to_yaml({**tree, "launch": launch}))
+    if not (folder / "result.json").exists():
+        write_result(folder, begun(folder, tree, overrides))
     return folder
 
 
@@ -56,22 +60,33 @@ def read_config(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
 def main(argv: list[str]) -> int:
     """Run the experiment of a folder and return its exit code."""
-    from llmexp.configure.preflight import build
-
     if len(argv) != 1:
         raise UserError("usage: llmexp job FOLDER")
-    end_with_parent()
     folder = Path(argv[0]).resolve()
+    with Signals() as signals:
+        signals.last_words = partial(mark_stopped, folder)
+        try:
+            signals.release()
+            return _run(folder, signals)
+        except Stopped as stop:
+            return mark_stopped(folder, stop.status, str(stop))
+
+
+def _run(folder: Path, signals: Signals) -> int:
+    from llmexp.configure.preflight import build
+
+    end_with_parent()
     tree, launch = read_config(folder)
     try:
         experiment = build(tree, lambda key: f"{folder.name}/{CONFIG}")
         from llmexp.run import run
 
-        result = run(experiment, folder)
-    except UserError:
+        result = run(experiment, folder, signals)
+    except UserError as error:
         # Only where the folder held nothing before us: a user may name one that holds other things.
         if launch.get("made") and not launch["sweep"] and is_first():
             _discard(folder)
+        mark_stopped(folder, "failed", str(error))
         raise
     return EXIT_CODES[result["status"]]
 

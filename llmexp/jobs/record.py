@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +13,7 @@ from llmexp.jobs.job import read_config
 from llmexp.jobs.launch import is_first
 from llmexp.jobs.price import charged_seconds
 from llmexp.jobs.provenance import provenance
-from llmexp.jobs.results import write_atomic, write_result
+from llmexp.jobs.results import begun, write_atomic, write_result
 from llmexp.jobs.signals import Signals
 
 if TYPE_CHECKING:
@@ -28,19 +27,20 @@ if TYPE_CHECKING:
 class Record:
     """The growing `result.json` of one run; only rank 0 writes."""
 
-    def __init__(self, experiment: Experiment, folder: Path):
+    def __init__(self, experiment: Experiment, folder: Path, signals: Signals | None = None):
         self.folder = folder
         self.began = time.perf_counter()
         self.writes = is_first()
         self.ranks: Ranks | None = None
         """The other processes on this node, where this one started them."""
         self.tracking = experiment.tracking
-        self.signals = Signals()
+        self.signals = signals or Signals()
         self.module: Any | None = None
         """The tested module, once there is one."""
         config = experiment.config
         self.config = config
-        self.overrides = read_config(folder)[1]["overrides"]
+        tree, launch = read_config(folder)
+        self.overrides = launch["overrides"]
         self.cost: dict[str, Any] = {
             "fit_seconds": 0.0,
             "total_seconds": 0.0,
@@ -56,21 +56,11 @@ class Record:
             "energy_kwh": None,
         }
         self.result: dict[str, Any] = {
-            "schema": 1,
-            "status": "running",
-            "name": config.name,
+            **begun(folder, tree, self.overrides),
             "task": experiment.task.kind,
-            "strategy": config.choices.strategy,
-            "model": config.choices.model,
-            "data": config.choices.data,
-            "seed": config.seed,
-            "overrides": self.overrides,
-            "metrics": {},
             "baseline": {},
             "cost": self.cost,
             "examples": {},
-            "resume_command": f"python run.py {' '.join(self.overrides)} "
-            f"resume=auto hydra.run.dir={os.path.relpath(folder)}",
         }
         self.task = experiment.task
         self.provenance: dict[str, Any] = {}
@@ -141,10 +131,10 @@ class Record:
                 lines = [json.dumps(row) for row in module.losses]
                 write_atomic(self.folder / "losses.jsonl", "\n".join(lines) + "\n")
 
-    def fail(self, error: Exception) -> None:
+    def fail(self, error: Exception | None) -> None:
         """An error nobody planned for; that of a lost process says more than its echo here."""
-        lost = self.ranks.lost() if self.ranks is not None else None
-        self.close("failed", lost or f"{type(error).__name__}: {error}")
+        lost = self.ranks.lost(wait=5.0) if self.ranks is not None else None
+        self.close(*(lost or ("failed", f"{type(error).__name__}: {error}")))
 
     def complete(self) -> None:
         self.close("completed", None)
