@@ -87,7 +87,8 @@ def test_losses_of_rows_add_up_to_the_loss(task: Any, tmp_path: Path) -> None:
     for metric in ("test/loss", "test/perplexity", "test/token_accuracy"):
         found = evidence(one_each, metric)
         assert found.refused == []
-        assert all(i.low <= i.mean <= i.high and i.low < i.high for i in found.intervals.values())
+        for bounds in found.intervals.values():
+            assert bounds.low <= bounds.mean <= bounds.high and bounds.low < bounds.high, bounds
         assert [v.difference.test for v in found.verdicts] == ["paired bootstrap"]
 
 
