@@ -165,7 +165,7 @@ def test_a_full_disk_ends_the_run_and_room_lets_it_go_on(
     models: dict[str, Path],  # noqa: F811
     tmp_path: Path,
 ) -> None:
-    """The first checkpoint fits, the next one does not: exit 1, the first is whole; then the rest."""
+    """The first checkpoint fits, the next does not: exit 1, the first is whole; then the rest."""
     case = Case("full_finetune", "classification", False, 1, 0, "mid-epoch")
     lines = overrides(case, tmp_path, models)
     peaceful(lines, tmp_path / "whole")
