@@ -23,6 +23,10 @@ class Diverged(Exception):
     """The loss or a gradient is not finite; raised before the optimizer step. Exit code 3."""
 
 
+class NoSpace(Exception):
+    """A checkpoint does not fit on the disk, with what was needed and what was there."""
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """A closing half-sentence that names the nearest known word, or the known words."""
     known = sorted(known)

@@ -14,6 +14,7 @@ from pytorch_lightning.accelerators import CUDAAccelerator
 from pytorch_lightning.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
 
 from llmexp import quiet
+from llmexp.checkpoints.durable import DurableCheckpoints
 from llmexp.configure import allow
 from llmexp.errors import UserError
 from llmexp.jobs.ranks import Ranks
@@ -76,6 +77,7 @@ def build_trainer(e: Experiment, context: Context, record: Record) -> pl.Trainer
         **instantiate(e.config.trainer),
         **instantiate(e.config.hardware),
         **observers(e, context, record),
+        plugins=DurableCheckpoints(),
         default_root_dir=str(context.folder),
         # Our samplers know their rank: every row once, none padded in (Lightning #7929).
         use_distributed_sampler=False,
@@ -95,13 +97,20 @@ def observers(e: Experiment, context: Context, record: Record) -> dict[str, Any]
     from llmexp.callbacks.last_validation import LastValidation
     from llmexp.callbacks.metrics_file import MetricsFile
     from llmexp.callbacks.progress import progress
+    from llmexp.callbacks.resume import Resume
     from llmexp.callbacks.stop import Stop
 
-    named = [instantiate(node) for node in e.config.callbacks.values() if node is not None]
+    nodes = {f"callbacks.{k}": node for k, node in e.config.callbacks.items() if node is not None}
+    named = [instantiate(node) for node in nodes.values()]
+    for key, made in zip(nodes, named, strict=True):
+        if not isinstance(made, pl.Callback):
+            raise UserError(f"{key}._target_: {type(made).__name__} is no Lightning callback")
     if not context.strategy.trains:
         named = [c for c in named if not isinstance(c, pl.callbacks.Checkpoint)]
-    seen = [Curves(), MetricsFile(context.folder), progress(), Cost(record)]
-    own = [LastValidation(), *seen, Stop(record.signals)]
+    history = MetricsFile(context.folder, fresh=record.checkpoint is None)
+    seen = [Curves(), history, progress(), Cost(record)]
+    # Resume is first: it puts back what the others read.
+    own = [Resume(), LastValidation(), *seen, Stop(record.signals)]
     return {
         "callbacks": [*named, *own],
         "logger": e.tracking.logger(e, context),

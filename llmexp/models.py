@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field
 
 from llmexp.config import Fraction, PositiveInt, spec
+from llmexp.configure import trust
+from llmexp.configure.allow import named
 from llmexp.errors import UserError
 from llmexp.nets.quantization import exact
 
@@ -51,8 +53,9 @@ class HFModel:
     def check(self) -> list[str]:
         """Complaints that need no weights and no network."""
         found = []
-        if self.trust_remote_code and self.revision is None:
-            found.append("model.trust_remote_code: needs a pinned model.revision (a commit hash)")
+        if self.trust_remote_code:
+            found += self._check_code()
+        found += code_complaints(self.architecture, "model.architecture")
         if self.path is None and "model_type" not in self.architecture:
             found.append(
                 "model.path: must be given, for example model.path=FOLDER or "
@@ -64,6 +67,17 @@ class HFModel:
             except UserError as error:
                 found.append(f"model.path: {error}")
         return found
+
+    def _check_code(self) -> list[str]:
+        key = "model.trust_remote_code"
+        if not trust.pinned(self.path, self.revision):
+            return [
+                f"{key}: needs model.path=owner/name and a pinned model.revision, the 40 hex "
+                "digits of a commit; the code of a folder, a branch or a tag can change"
+            ]
+        if not trust.is_trusted(self.path, self.revision):
+            return [f"{key}: say it on the command line; a recorded config may not say it"]
+        return []
 
     def _check_location(self) -> None:
         location = self.location()
@@ -81,6 +95,9 @@ class HFModel:
         if not self.path.startswith(PACKAGE_PREFIX):
             return str(Path(self.path).expanduser()) if self.path.startswith("~") else self.path
         package, _, inside = self.path.removeprefix(PACKAGE_PREFIX).partition("/")
+        # Looking for a.b would import a.
+        if not package.isidentifier() or ".." in Path(inside).parts or Path(inside).is_absolute():
+            raise UserError(f"{self.path} is not of the form {PACKAGE_PREFIX}PACKAGE/FOLDER")
         # find_spec of a top-level package reads no code; importing this one would be slow.
         found = importlib.util.find_spec(package)
         if found is None or found.origin is None:
@@ -110,7 +127,9 @@ class HFModel:
 
     def _shared(self) -> dict[str, Any]:
         # None would ask on stdin; False refuses (transformers 5).
-        return {"revision": self.revision, "trust_remote_code": self.trust_remote_code}
+        shared = {"revision": self.revision, "trust_remote_code": self.trust_remote_code}
+        # Else code that lies in another repository would come from its moving main branch.
+        return shared | ({"code_revision": self.revision} if self.trust_remote_code else {})
 
     def config(self, **changes: Any) -> PretrainedConfig:
         """The transformers config, with dropout and attention as asked; reaches for the hub."""
@@ -135,8 +154,9 @@ class HFModel:
         from transformers import AutoTokenizer
 
         with explained(self):
-            source = self.tokenizer or self.location()
-            tokenizer = AutoTokenizer.from_pretrained(source, **self._shared())
+            # A tokenizer from elsewhere has revisions of its own, and no code of it is pinned.
+            shared = self._shared() if self.tokenizer is None else {"trust_remote_code": False}
+            tokenizer = AutoTokenizer.from_pretrained(self.tokenizer or self.location(), **shared)
         if tokenizer.pad_token_id is None:
             # Padding is masked by length, never by id, so sharing EOS hides nothing (TRL #976).
             tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
@@ -199,6 +219,20 @@ class HFModel:
             if isinstance(getattr(config, name, None), int):
                 return int(getattr(config, name))
         return 512
+
+
+# Config fields by which transformers would fetch code.
+CODE = ("auto_map", "custom_pipelines", "trust_remote_code")
+IMPLEMENTATIONS = ("attn_implementation", "experts_implementation")
+
+
+def code_complaints(node: Any, key: str) -> list[str]:
+    """Fields of a config, at any depth, by which transformers would fetch and run code."""
+    return [
+        f"{here}: a config may not say where code comes from"
+        for here, name, value in named(node, key)
+        if name in CODE or (name.lstrip("_") in IMPLEMENTATIONS and "/" in str(value))
+    ]
 
 
 def _why_unusable(folder: Path) -> str:

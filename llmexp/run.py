@@ -59,7 +59,7 @@ def prepare(e: Experiment, folder: Path) -> Context:
 def fit_and_test(trainer: pl.Trainer, module: Any, data: Any, record: Record) -> None:
     """Train if the strategy trains, else validate what is there; then test the best weights."""
     if module.context.strategy.trains:
-        trainer.fit(module, datamodule=data, ckpt_path=record.checkpoint_to_resume())
+        trainer.fit(module, datamodule=data, ckpt_path=record.checkpoint)
         module.restore_best(trainer)
     else:
         trainer.validate(module, datamodule=data, verbose=False)

@@ -27,12 +27,24 @@ class Stop(pl.Callback):
         self.signals.patient = True
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        if not trainer.fit_loop._should_accumulate():
+        if trainer.fit_loop._should_accumulate():
+            return
+        keeper = trainer.checkpoint_callback
+        if not isinstance(keeper, Checkpoint):
             self._stop_if_asked(trainer)
+        elif keeper.may_save(trainer) and (number := self._asked(trainer)):
+            keeper.save_now(trainer)
+            self.signals.stop(number)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if self.signals.patient:
+        if not self.signals.patient:
+            return
+        keeper = trainer.checkpoint_callback
+        if not isinstance(keeper, Checkpoint):
             self._stop_if_asked(trainer)
+        # Lightning calls a checkpoint's hooks last: it has not seen this validation yet.
+        elif (number := self._asked(trainer)) and keeper.after_validation(trainer):
+            self.signals.stop(number)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.signals.patient = False
@@ -44,14 +56,14 @@ class Stop(pl.Callback):
         self.signals.take()
 
     def _stop_if_asked(self, trainer: pl.Trainer) -> None:
-        """All processes stop at the same step, whichever was asked."""
+        """Nothing is kept, so there is nothing to wait for."""
+        if number := self._asked(trainer):
+            self.signals.stop(number)
+
+    def _asked(self, trainer: pl.Trainer) -> int:
+        """The signal that came, or 0: all processes stop at the same step, whichever was asked."""
         number = self.signals.asked
         if trainer.world_size > 1:
             said = torch.tensor(number, device=trainer.strategy.root_device)
             number = int(trainer.strategy.reduce(said, reduce_op="max"))
-        if number == 0:
-            return
-        keeper = trainer.checkpoint_callback
-        if isinstance(keeper, Checkpoint):
-            keeper.save_now(trainer)
-        self.signals.stop(number)
+        return number

@@ -29,7 +29,15 @@ def main(argv: list[str]) -> int:
     if not results:
         raise UserError(f"there is no run ({FILE}) below {', '.join(args.paths)}")
     studies = studied(results, args.metric, args.by.split(",") if args.by else None)
-    if args.parquet:
+    if args.html:
+        from llmexp.compare.report.page import html_text
+        from llmexp.jobs.results import write_atomic
+
+        page = Path(args.html)
+        page.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(page, html_text(studies))
+        print(f"{page}: {len(results)} runs; open it in a browser")
+    elif args.parquet:
         text.write_parquet(studies, Path(args.parquet))
         print(f"{len(results)} runs are in {args.parquet}")
     elif args.csv:
@@ -90,6 +98,7 @@ def _parser() -> argparse.ArgumentParser:
     form.add_argument("--csv", action="store_true", help="every column, for other programs")
     form.add_argument("--markdown", action="store_true", help="a table for a document")
     form.add_argument("--svg", action="store_true", help="the table as a picture")
+    form.add_argument("--html", metavar="FILE", help="a page with tables, pictures and examples")
     form.add_argument("--parquet", metavar="FILE", help="every column with its type, into a file")
     return parser
 

@@ -166,7 +166,7 @@ def title(group: Group) -> str:
         parts.append(f"{test} test rows")
     shared = [key for key in ("model", "seed") if key not in group.varying()]
     parts += [f"{key} {group.names(key)[0]}" for key in shared]
-    return ", ".join(parts)
+    return ", ".join(dict.fromkeys(parts))
 
 
 def why_apart(found: list[Group]) -> str:

@@ -43,15 +43,15 @@ def economy(study: Study) -> list[str]:
     cheap, lines = study.cheapest_near_best(), []
     if cheap is not None:
         near = "1 %" if lower_is_better(study.group.metric) else "one point"
-        cost = mean_price(cheap)["train_seconds"] or 0.0
+        cost = mean_price(cheap)["total_seconds"] or 0.0
         value = number(study.quality(cheap))
         metric = study.group.metric.removeprefix("test/")
         lines.append(
             f"cheapest within {near} of the best: {cheap.name} "
-            f"({metric} {value}, {seconds(cost)} of training)"
+            f"({metric} {value}, {seconds(cost)} in all)"
         )
     front = [arm.name for arm in study.front()]
-    lines.append(f"best for their price (training seconds): {', '.join(front)}")
+    lines.append(f"best for their price (total seconds): {', '.join(front)}")
     return lines
 
 

@@ -35,7 +35,7 @@ class Study:
     def interval(self, arm: Arm) -> Interval | None:
         return self.evidence.intervals.get(arm.name)
 
-    def front(self, key: str = "train_seconds") -> list[Arm]:
+    def front(self, key: str = "total_seconds") -> list[Arm]:
         """The arms that no other beats in quality without costing more: best first."""
         ranked = [(arm, mean_price(arm)[key]) for arm in self.arms]
         known = [(a, p) for a, p in ranked if p is not None and self.quality(a) is not None]
@@ -46,7 +46,7 @@ class Study:
                 least = cost
         return front
 
-    def cheapest_near_best(self, key: str = "train_seconds") -> Arm | None:
+    def cheapest_near_best(self, key: str = "total_seconds") -> Arm | None:
         """The cheapest arm within one point of the best."""
         best = self.quality(self.arms[0]) if self.arms else None
         if best is None:

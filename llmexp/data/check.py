@@ -6,6 +6,7 @@ import codecs
 import re
 from pathlib import Path
 
+from llmexp.configure import allow
 from llmexp.data import pydocs
 from llmexp.data.columns import ROLES, parse_pattern
 from llmexp.data.hub import HubSet
@@ -56,6 +57,9 @@ def _locator_problem(locator: str, task: Task) -> str | None:
         return f"{locator}: a source is a file or starts with one of {known}"
     if scheme == "specimens" and rest not in SPLITS:
         return f"{locator}: no such split; known are {', '.join(SPLITS)}"
+    if scheme == "python" and rest:
+        why = allow.complaint(rest, allow.widened())
+        return f"{locator}: {why}" if why else None
     return None if rest else f"{locator}: nothing is named after the colon"
 
 

@@ -106,7 +106,7 @@ class FeatureData(TokenData):
     def _loader(self, name: str, sampler: Sampler[list[int]]) -> DataLoader:
         rows = FeatureRows(self.features[name], self.encoded[name].rows)
         # Whole batches are cut out of a tensor, so there is nothing for a worker to do.
-        return DataLoader(rows, sampler=sampler, batch_size=None)
+        return self.loader(rows, sampler, sampler=sampler, batch_size=None)
 
 
 class FeatureRows(Dataset):

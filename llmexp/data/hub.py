@@ -33,7 +33,8 @@ class HubSet:
     @classmethod
     def parse(cls, locator: str) -> HubSet:
         match = LOCATOR.fullmatch(locator)
-        if match is None:
+        # A name of dots alone would be a folder above this one.
+        if match is None or any(not part.strip(".") for part in match["repo"].split("/")):
             raise UserError(f"{locator}: not of the form {SYNTAX}")
         return cls(**match.groupdict())
 

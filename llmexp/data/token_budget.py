@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import torch
 from torch.utils.data import Sampler
 
-from llmexp.data.batches import POOL
+from llmexp.data.batches import POOL, EpochBatches
 from llmexp.errors import UserError
 
 Batches = list[list[int]]
@@ -92,7 +92,7 @@ class TokenBudget:
         ]
 
 
-class BudgetUpdateBatches(Sampler[list[int]]):
+class BudgetUpdateBatches(EpochBatches):
     """Training batches of one rank; every rank gets the same number of batches.
 
     A rank that would get none in a micro-batch gets a filler, so that collectives stay in step.
@@ -107,20 +107,11 @@ class BudgetUpdateBatches(Sampler[list[int]]):
         rank: int = 0,
         world: int = 1,
     ):
+        super().__init__()
         self.plan = TokenBudget(lengths, budget, seed)
         self.size, self.rank, self.world = accumulate * world, rank, world
-        self.epoch = 0
 
-    @property
-    def sampler(self) -> BudgetUpdateBatches:
-        """Itself: of a batch sampler, Lightning tells only `.sampler` which epoch it is."""
-        return self
-
-    def set_epoch(self, epoch: int) -> None:
-        """Lightning calls this at the start of each epoch."""
-        self.epoch = epoch
-
-    def __iter__(self) -> Iterator[list[int]]:
+    def ordered(self) -> Iterator[list[int]]:
         for update in self.plan.updates(self.epoch, self.size):
             yield from dealt(update, self.rank, self.world)
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from llmexp.errors import Diverged, UserError
+from llmexp.errors import Diverged, NoSpace, UserError
 
 if TYPE_CHECKING:
     from llmexp.jobs.record import Record
@@ -33,6 +33,8 @@ def recorded(record: Record) -> Iterator[None]:
         raise
     except Diverged as error:
         _close(record, "diverged", str(error))
+    except NoSpace as error:
+        _close(record, "failed", str(error))
     except Stopped as stop:
         _close(record, stop.status, str(stop))
     except KeyboardInterrupt:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import time
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from llmexp.checkpoints.generations import Generations
 from llmexp.jobs.job import read_config
 from llmexp.jobs.launch import is_first
 from llmexp.jobs.provenance import provenance
@@ -103,10 +105,17 @@ class Record:
         self.cost["trainable_parameters"] = sum(n for n, trained in sizes if trained)
         self.cost["total_parameters"] = sum(n for n, _ in sizes)
 
-    def checkpoint_to_resume(self) -> str | None:
-        """The last checkpoint of this folder where `resume=auto` and there is one."""
-        last = self.folder / "checkpoints" / "last.ckpt"
-        return str(last) if self.config.resume == "auto" and last.is_file() else None
+    @cached_property
+    def checkpoint(self) -> str | None:
+        """The newest whole checkpoint of this folder where `resume=auto` and there is one."""
+        if self.config.resume != "auto":
+            return None
+        generations = Generations(self.folder / "checkpoints")
+        path, notes = generations.newest(remove=self.writes)
+        found = f"going on from checkpoints/{path.name}" if path else "beginning anew"
+        for note in notes if self.writes else ():
+            print(f"{note}: {found}", flush=True)
+        return str(path) if path is not None else None
 
     def finish(self, module: Any, data: Any, trainer: pl.Trainer) -> None:
         """Test metrics, answers, and the price of them."""

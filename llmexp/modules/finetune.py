@@ -28,9 +28,6 @@ class FineTune(Evaluation):
     Gradients are summed first and divided once, in `on_before_optimizer_step`.
     """
 
-    window_tokens: Tensor
-    window_loss: Tensor
-
     def __init__(self, net: nn.Module, context: Context):
         super().__init__(context)
         self.net = net
@@ -38,8 +35,7 @@ class FineTune(Evaluation):
         self.strict_loading = False
         self.trained = {n for n, p in net.named_parameters() if p.requires_grad}
         self.autocast_dtype = half_precision(net)
-        self.register_buffer("window_tokens", torch.zeros((), dtype=torch.long), persistent=False)
-        self.register_buffer("window_loss", torch.zeros(()), persistent=False)
+        self.window = update.Window()
         self.tokens_trained = 0
         self.guard = Guard()
         self.frozen = frozen_blocks(net)
@@ -73,8 +69,7 @@ class FineTune(Evaluation):
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         loss = self.loss(batch)
-        self.window_tokens += loss.count
-        self.window_loss += loss.total.detach()
+        self.window.add(loss)
         # Lightning divides by the configured accumulation; the true divisor comes later.
         return loss.total * self.trainer.accumulate_grad_batches
 
@@ -83,14 +78,10 @@ class FineTune(Evaluation):
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Turn summed gradients into the gradient of the update's mean."""
-        both = torch.stack([self.window_tokens.float(), self.window_loss])
-        tokens, loss = update.over_ranks(both).unbind()
+        tokens, self.update_loss = self.window.close()
         # Ranks' gradients were averaged, so their sum is the average times the ranks.
-        update.scale(update.stepped(optimizer), self.trainer.world_size / tokens.clamp(min=1))
-        self.update_loss = loss / tokens.clamp(min=1)
+        update.scale(update.stepped(optimizer), self.trainer.world_size / tokens)
         self.log("train/loss", self.update_loss, prog_bar=True)
-        self.window_tokens.zero_()
-        self.window_loss.zero_()
 
     def configure_gradient_clipping(
         self,
@@ -118,12 +109,17 @@ class FineTune(Evaluation):
         """Keep trained weights only: a frozen base can be loaded again, a 4-bit one must be."""
         self.guard.settle()
         checkpoint["validation_metrics"] = self.validation_metrics
+        checkpoint["validated_at"] = self.validated_at
         state = checkpoint["state_dict"]
         checkpoint["state_dict"] = {
             name: value
             for name, value in state.items()
             if name.removeprefix("net.") in self.trained
         }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.validation_metrics = checkpoint["validation_metrics"]
+        self.validated_at = checkpoint["validated_at"]
 
     def restore_best(self, trainer: pl.Trainer) -> None:
         """Put the best checkpoint's weights back, unless they are the ones that are here."""

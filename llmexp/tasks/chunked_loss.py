@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
+from llmexp.tasks.cross_entropy import cross_entropy, wide
+
 # Logits that exist at once: 64 MB in float32. Fewer than these are not worth a second way.
 CHUNK = 2**24
 # Whether what a network returns is what its output head gave, found out once for each.
@@ -75,7 +77,7 @@ class _Chunked(torch.autograd.Function):
             torch.zeros_like(value, dtype=torch.float32) if value is not None and want else None
             for value, want in zip((hidden, weight, bias), wanted, strict=True)
         ]
-        total = hidden.new_zeros((), dtype=torch.float32)
+        total = hidden.new_zeros((), dtype=wide(hidden.device))
         right = torch.zeros_like(total, dtype=torch.long)
         cast, offset = weight.to(dtype), None if bias is None else bias.to(dtype)
         size = max(1, CHUNK // weight.shape[0])
@@ -84,7 +86,7 @@ class _Chunked(torch.autograd.Function):
             with torch.autocast(hidden.device.type, enabled=False):
                 seen, truth = hidden[at].to(dtype), labels[at]
                 logits = F.linear(seen, cast, offset).float()  # [C, V]
-                total += F.cross_entropy(logits, truth, reduction="sum")
+                total += cross_entropy(logits, truth)
                 if any(wanted):
                     _add_gradients(kept, at, seen, cast, logits, truth)
                 else:

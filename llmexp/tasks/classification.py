@@ -89,13 +89,12 @@ class Classification(Task):
         return batch
 
     def loss(self, net: nn.Module, batch: Batch) -> Loss:
-        import torch.nn.functional as F  # noqa: N812
+        from llmexp.tasks.cross_entropy import cross_entropy
 
         inputs = {k: batch[k] for k in ("input_ids", "attention_mask")}
         logits = net(**inputs).logits.float()  # [B, C]
         labels = batch["labels"]
-        total = F.cross_entropy(logits, labels, ignore_index=IGNORE, reduction="sum")
-        return Loss(total, (labels != IGNORE).sum(), logits, labels)
+        return Loss(cross_entropy(logits, labels), (labels != IGNORE).sum(), logits, labels)
 
     def scores(self, labels: list[str]) -> nn.Module:
         from llmexp.tasks.scores import ClassificationScores

@@ -7,13 +7,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 from transformers.utils.generic import is_flash_attention_requested
 
 from llmexp.nets.architecture import unwrapped
 from llmexp.tasks.base import IGNORE, Batch, Loss
 from llmexp.tasks.chunked_loss import chunked_cross_entropy, returned_as_given, worthwhile
+from llmexp.tasks.cross_entropy import cross_entropy
 
 
 def token_loss(net: nn.Module, batch: Batch, whole: bool = False) -> Loss:
@@ -34,8 +34,7 @@ def token_loss(net: nn.Module, batch: Batch, whole: bool = False) -> Loss:
         return Loss(total, count, None, truth, spelled, right)
     logits = _logits(net, inputs, supervised).float()
     truth = labels[supervised]
-    total = F.cross_entropy(logits, truth, reduction="sum")
-    return Loss(total, count, logits, truth, spelled)
+    return Loss(cross_entropy(logits, truth), count, logits, truth, spelled)
 
 
 def _logits(net: nn.Module, inputs: dict[str, Tensor], supervised: Tensor) -> Tensor:
