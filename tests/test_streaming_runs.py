@@ -182,7 +182,7 @@ def test_a_hub_split_that_is_not_there_is_one_sentence(
     folder_set(tmp_path)
     monkeypatch.chdir(tmp_path)
     task = LanguageModeling(train="hub:owner/name:tests", test="x.txt", streaming=True)
-    with pytest.raises(UserError, match="data: the hub set owner/name: .*tests"):
+    with pytest.raises(UserError, match=r"data: the hub set owner/name: .*tests"):
         list(RowStream(task, task.train).rows(Counter()))
 
 
@@ -299,7 +299,7 @@ def test_bytes_that_do_not_fit_are_one_sentence(tmp_path: Path, kind: str, encod
     WRITERS[kind](path, ["x" * 20, "abc"] * 5)
     path.write_bytes(path.read_bytes().replace(b"abc", b"ab\xe9", 1))
     task = LanguageModeling(train=str(path), streaming=True, encoding=encoding, separator=r"\n\n")
-    with pytest.raises(UserError, match="data.encoding") as refused:
+    with pytest.raises(UserError, match=r"data\.encoding") as refused:
         list(RowStream(task, str(path)).rows(Counter()))
     assert "\n" not in str(refused.value)
 
