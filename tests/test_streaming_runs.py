@@ -254,12 +254,12 @@ def test_what_is_left_out_is_counted_in_the_result(tmp_path: Path, net: Path) ->
     with pytest.raises(UserError, match=rf"{file}:251: not valid JSON"):
         runs.finished(tmp_path / "raised", *words)
     skip = ["data.on_bad_row=skip", "data.max_bad_rows=3", "data.overlap=drop"]
-    short = ["data.max_length=40", "data.overflow=drop", "data.num_workers=2"]
+    short = ["data.max_length=64", "data.overflow=drop", "data.num_workers=2"]
     result = runs.finished(tmp_path / "run", *words, *skip, *short)
     train = result["encoding"]["train"]
     assert (train["bad_rows"], train["empty_rows"], train["overlapping_rows"]) == (3, 2, 2)
     assert train["rows"] + train["dropped"] == ROWS - 7 and train["dropped"] > 0
-    assert train["longest"] <= 40
+    assert train["longest"] <= 64
     assert train["tokens"] == result["cost"]["tokens_trained"]
     assert result["examples"]["bad"] == 3
     assert any(re.search(r"ended after \d+ of trainer.max_steps=1000", n) for n in result["notes"])
@@ -309,9 +309,8 @@ def test_rows_that_teach_nothing_stop_the_run(
 # Training.
 
 
-@pytest.mark.parametrize(
-    "shape", [{}, pytest.param({"packing": True}, marks=pytest.mark.long)], ids=["rows", "packs"]
-)
+@pytest.mark.long
+@pytest.mark.parametrize("shape", [{}, {"packing": True}], ids=["rows", "packs"])
 def test_an_update_is_that_of_its_rows_however_it_is_cut(
     tmp_path: Path, net: Path, shape: dict[str, Any]
 ) -> None:
