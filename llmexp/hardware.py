@@ -14,6 +14,7 @@ from pytorch_lightning.accelerators import CUDAAccelerator
 from pytorch_lightning.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
 
 from llmexp import quiet
+from llmexp.callbacks.stop import NoHandlers, Stop
 from llmexp.checkpoints.durable import DurableCheckpoints
 from llmexp.configure import allow
 from llmexp.errors import UserError
@@ -84,6 +85,7 @@ def build_trainer(e: Experiment, context: Context, record: Record) -> pl.Trainer
     )
     if isinstance(trainer.accelerator, CUDAAccelerator):
         torch.set_float32_matmul_precision("high")
+    trainer._signal_connector = NoHandlers(trainer)
     launcher = trainer.strategy.launcher
     if isinstance(launcher, _SubprocessScriptLauncher):
         trainer.strategy._launcher = Ranks(launcher, record)
@@ -98,7 +100,6 @@ def observers(e: Experiment, context: Context, record: Record) -> dict[str, Any]
     from llmexp.callbacks.metrics_file import MetricsFile
     from llmexp.callbacks.progress import progress
     from llmexp.callbacks.resume import Resume
-    from llmexp.callbacks.stop import Stop
 
     nodes = {f"callbacks.{k}": node for k, node in e.config.callbacks.items() if node is not None}
     named = [instantiate(node) for node in nodes.values()]
@@ -111,9 +112,10 @@ def observers(e: Experiment, context: Context, record: Record) -> dict[str, Any]
     seen = [Curves(), history, progress(), Cost(record)]
     # Resume is first: it puts back what the others read.
     own = [Resume(), LastValidation(), *seen, Stop(record.signals)]
+    logger = e.tracking.logger(e, context)
     return {
-        "callbacks": [*named, *own],
-        "logger": e.tracking.logger(e, context),
+        "callbacks": [*named, *own, *e.tracking.callbacks(context.folder)],
+        "logger": logger,
         "enable_progress_bar": False,
         # Lightning adds a checkpoint of its own where it is given none.
         "enable_checkpointing": any(isinstance(c, pl.callbacks.Checkpoint) for c in named),

@@ -50,9 +50,10 @@ class MeanOfMeans(FineTune):
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         return super().training_step(batch, batch_index) / self.trainer.accumulate_grad_batches
 
-    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        _, self.update_loss = self.window.close()
-        self.log("train/loss", self.update_loss)
+    def on_after_backward(self) -> None:
+        if not self.trainer.fit_loop._should_accumulate():
+            _, self.update_loss = self.window.close()
+            self.log("train/loss", self.update_loss)
 
 
 def mistaken(module: Any, data: Any) -> None:

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.trainer.connectors.signal_connector import _SignalConnector
 
 from llmexp.callbacks.checkpoint import Checkpoint
 from llmexp.jobs.signals import Signals
@@ -12,8 +13,8 @@ from llmexp.jobs.signals import Signals
 class Stop(pl.Callback):
     """SIGTERM or Ctrl-C in training: every process finishes the step, `last.ckpt` is saved.
 
-    Lightning would save nothing on Ctrl-C, exit 0 on SIGTERM, and start a collective from inside
-    the signal handler.
+    In a validation it is finished first: its scores are in no checkpoint, so that half of one is
+    worth nothing.
     """
 
     def __init__(self, signals: Signals):
@@ -23,7 +24,6 @@ class Stop(pl.Callback):
         self.signals.others = list(getattr(trainer.strategy.launcher, "procs", []))
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self.signals.take()
         self.signals.patient = True
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
@@ -47,13 +47,13 @@ class Stop(pl.Callback):
             self.signals.stop(number)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """The last step may have been asked to be the last."""
         self.signals.patient = False
-
-    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self.signals.take()
-
-    def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self.signals.take()
+        if number := self._asked(trainer):
+            # They come after this callback.
+            for keeper in trainer.checkpoint_callbacks:
+                keeper.on_train_end(trainer, pl_module)
+            self.signals.stop(number)
 
     def _stop_if_asked(self, trainer: pl.Trainer) -> None:
         """Nothing is kept, so there is nothing to wait for."""
@@ -67,3 +67,14 @@ class Stop(pl.Callback):
             said = torch.tensor(number, device=trainer.strategy.root_device)
             number = int(trainer.strategy.reduce(said, reduce_op="max"))
         return number
+
+
+class NoHandlers(_SignalConnector):
+    """Lightning's place for signals, empty.
+
+    Its own handlers save nothing on Ctrl-C, exit 0 on SIGTERM, start a collective from inside a
+    handler, and requeue a SLURM job that then begins anew.
+    """
+
+    def register_signal_handlers(self) -> None:
+        """The run's own handlers stay."""

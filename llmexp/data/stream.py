@@ -122,6 +122,8 @@ class StreamLoader(ResumableLoader):
             if REFUSED in batch:
                 raise UserError(batch[REFUSED])
             yield batch
+        # Workers skipped in copies of the stream: the next pass begins at its beginning.
+        self.source.skip(0)
 
 
 def _same(batch: Any) -> Any:

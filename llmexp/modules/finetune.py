@@ -9,9 +9,10 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
+from llmexp.callbacks.guard import Guard
 from llmexp.modules import update
 from llmexp.modules.evaluation import Evaluation
-from llmexp.modules.guard import Guard
+from llmexp.modules.portions import Portions
 from llmexp.nets.freezing import frozen_blocks, rest
 from llmexp.nets.prefix import standing_in
 from llmexp.tasks.base import Batch, Loss
@@ -25,7 +26,8 @@ class FineTune(Evaluation):
 
     The loss of an update is the mean over the supervised positions of the whole update: over its
     micro-batches, a short last accumulation window, and all ranks (Lightning #20350, #19987).
-    Gradients are summed first and divided once, in `on_before_optimizer_step`.
+    Gradients are summed first and divided once, when the last of them is in: callbacks that look
+    at them before the optimizer's step see the gradient of the mean.
     """
 
     def __init__(self, net: nn.Module, context: Context):
@@ -38,6 +40,10 @@ class FineTune(Evaluation):
         self.window = update.Window()
         self.tokens_trained = 0
         self.guard = Guard()
+        """Another one where the Trainer has it among its callbacks."""
+        self.batches: list[Batch] = []
+        """The batches of the update that is being made."""
+        self.portions = Portions(self)
         self.frozen = frozen_blocks(net)
         # A step of Adam is lost in the rounding of bfloat16: what is trained is float32.
         for parameter in net.parameters():
@@ -54,6 +60,8 @@ class FineTune(Evaluation):
 
     def on_fit_start(self) -> None:
         """The task looks at the network where and as it will be trained."""
+        found = [c for c in self.trainer.callbacks if isinstance(c, Guard)]  # type: ignore[attr-defined]
+        self.guard = found[0] if found else self.guard
         with self.trainer.precision_plugin.forward_context(), self._precision():
             self.task.prove(self.net)
 
@@ -68,18 +76,29 @@ class FineTune(Evaluation):
         return torch.autocast(self.device.type, self.autocast_dtype)
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
+        self.batches.append(batch)
+        # Lightning divides by the configured accumulation; the true divisor comes later.
+        return self.portions.first(batch) * self.trainer.accumulate_grad_batches
+
+    def counted(self, batch: Batch) -> Tensor:
+        """The summed loss of a batch, or of a part of one, as it enters the update."""
         loss = self.loss(batch)
         self.window.add(loss)
-        # Lightning divides by the configured accumulation; the true divisor comes later.
-        return loss.total * self.trainer.accumulate_grad_batches
+        return loss.total
+
+    def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        self.portions.backward(loss)
 
     def on_train_batch_start(self, batch: Batch, batch_index: int) -> None:
         self.tokens_trained += batch["tokens"]
 
-    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+    def on_after_backward(self) -> None:
         """Turn summed gradients into the gradient of the update's mean."""
+        if self.trainer.fit_loop._should_accumulate():
+            return
         tokens, self.update_loss = self.window.close()
         # Ranks' gradients were averaged, so their sum is the average times the ranks.
+        (optimizer,) = self.trainer.optimizers
         update.scale(update.stepped(optimizer), self.trainer.world_size / tokens)
         self.log("train/loss", self.update_loss, prog_bar=True)
 
@@ -96,10 +115,12 @@ class FineTune(Evaluation):
         # A float16 loss scaler meets infinite gradients by design, and skips them itself.
         judged = self.update_loss if scaled else norm
         fused = norm.is_cuda and bool(optimizer.defaults.get("fused")) and not scaled
-        self.guard.check(optimizer, self.global_step, self.update_loss, judged, defer=fused)
+        batches, self.batches = self.batches, []
+        how = {"defer": fused, "drop": not scaled}
+        self.guard.check(self, optimizer, self.update_loss, judged, batches, **how)
         if gradient_clip_val is not None and gradient_clip_val > 0:
-            how = gradient_clip_algorithm or "norm"
-            update.clip(update.stepped(optimizer), norm, gradient_clip_val, how)
+            algorithm = gradient_clip_algorithm or "norm"
+            update.clip(update.stepped(optimizer), norm, gradient_clip_val, algorithm)
 
     def configure_optimizers(self) -> Any:
         steps = int(self.trainer.estimated_stepping_batches)
@@ -107,8 +128,9 @@ class FineTune(Evaluation):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep trained weights only: a frozen base can be loaded again, a 4-bit one must be."""
-        self.guard.settle()
+        self.guard.settle(self)
         checkpoint["validation_metrics"] = self.validation_metrics
+        checkpoint["parts"] = self.portions.parts.count
         checkpoint["validated_at"] = self.validated_at
         state = checkpoint["state_dict"]
         checkpoint["state_dict"] = {
@@ -116,10 +138,16 @@ class FineTune(Evaluation):
             for name, value in state.items()
             if name.removeprefix("net.") in self.trained
         }
+        self.guard.saved(checkpoint["state_dict"], self.global_step)
+
+    def on_validation_epoch_end(self) -> None:
+        super().on_validation_epoch_end()
+        self.guard.validated(self.validation_metrics["val/loss"], self.global_step)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.validation_metrics = checkpoint["validation_metrics"]
         self.validated_at = checkpoint["validated_at"]
+        self.portions.parts.count = checkpoint["parts"]
 
     def restore_best(self, trainer: pl.Trainer) -> None:
         """Put the best checkpoint's weights back, unless they are the ones that are here."""

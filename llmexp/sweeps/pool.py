@@ -17,7 +17,7 @@ from llmexp.sweeps.board import Board
 from llmexp.sweeps.job import Job
 
 POLL_SECONDS = 0.1
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
 class Process(Protocol):
@@ -155,6 +155,7 @@ class Pool:
         return {number: signal.signal(number, self._pass_on) for number in SIGNALS}
 
     def _pass_on(self, number: int, frame: FrameType | None) -> None:
-        self.asked = self.asked or number
+        # SLURM's warning asks for the same as its SIGTERM; the job is told which of them it was.
+        self.asked = self.asked or (signal.SIGTERM if number == signal.SIGUSR1 else number)
         for one in self.running:
             one.process.send_signal(number)
