@@ -16,13 +16,15 @@ class Crowded(pl.Callback):
     def __init__(self, rows: int, where: str = "forward", rank: int = 0):
         self.rows, self.where, self.rank = rows, where, rank
 
-    def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         if trainer.global_rank != self.rank or hasattr(self, "handle"):
             return
         if self.where == "forward":
             self.handle = pl_module.net.register_forward_pre_hook(self._enter, with_kwargs=True)
         else:
             self.handle = pl_module.net.register_forward_hook(self._leave)
+
+    on_test_start = on_train_start
 
     def _full(self, rows: int) -> None:
         if rows > self.rows:
