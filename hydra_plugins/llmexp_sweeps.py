@@ -1,7 +1,11 @@
 """What Hydra's scanner finds: it takes launchers and sweepers of this namespace only."""
 
-from llmexp.sweeps import local
+from llmexp.sweeps import local, search
 
 
 class Local(local.Local):
     """`hydra/launcher=local`"""
+
+
+class Search(search.Search):
+    """`hydra/sweeper=optuna`"""

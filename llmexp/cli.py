@@ -96,6 +96,8 @@ def _sweep(argv: list[str], overrides: list[str], jobs: list[Composed]) -> int:
 
     with board_of(Path(jobs[0].hydra["sweep"]["dir"]), overrides) as board:
         _hand_over([*argv, tell_apart(jobs)])
+        if refused := board.read().get("refused"):
+            raise UserError(refused)
         code = board.close()
         show(board.read(), board.folder)
     return code

@@ -13,6 +13,7 @@ from llmexp.config import Fraction, PositiveInt, spec
 from llmexp.configure import trust
 from llmexp.configure.allow import named
 from llmexp.errors import UserError
+from llmexp.nets.attention import offered
 from llmexp.nets.quantization import exact
 
 if TYPE_CHECKING:
@@ -35,7 +36,8 @@ class HFModel:
     pooling: Literal["cls", "mean", "last"] | None = None
     """How this model's features are naturally pooled."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "float32"
-    attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
+    attention: Literal["sdpa", "eager", "flash_attention_2", "flex_attention"] = "sdpa"
+    """The last two need a CUDA GPU; packing is proven on the network with whichever it is."""
     max_length: PositiveInt | None = None
     """Longest input in tokens; null reads it from the config."""
     dropout: Fraction | None = None
@@ -170,7 +172,7 @@ class HFModel:
         from llmexp.nets.architecture import new_head_names
 
         dtype = "auto" if self.dtype == "auto" else getattr(torch, self.dtype)
-        with explained(self):
+        with explained(self), offered(self.attention):
             net, report = auto_class.from_pretrained(
                 self.location(),
                 config=config,
@@ -204,9 +206,10 @@ class HFModel:
         """The same architecture with random weights."""
         import torch
 
-        net = auto_class.from_config(
-            config, attn_implementation=self.attention, trust_remote_code=self.trust_remote_code
-        )
+        with offered(self.attention):
+            net = auto_class.from_config(
+                config, attn_implementation=self.attention, trust_remote_code=self.trust_remote_code
+            )
         net = net if self.dtype == "auto" else net.to(getattr(torch, self.dtype))
         return self._checkpointed(net)
 

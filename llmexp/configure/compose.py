@@ -8,7 +8,6 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 from hydra import compose, initialize_config_dir
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
@@ -22,6 +21,7 @@ from llmexp.configure import allow, hydra_node, packages, refusals, roots, trust
 from llmexp.configure.composed import LATE, Composed, conf_dir
 from llmexp.errors import ConfigError
 from llmexp.sweeps import names  # noqa: F401  registers ${llmexp.sweep:} and ${llmexp.job:}
+from llmexp.sweeps.settings import job_lines
 
 # Two runs started in the same second get folders of their own.
 OmegaConf.register_new_resolver("llmexp.id", lambda: secrets.token_hex(2), use_cache=True)
@@ -30,6 +30,9 @@ OmegaConf.register_new_resolver("llmexp.id", lambda: secrets.token_hex(2), use_c
 # Nodes whose keys a spec or a signature checks by name: better than Hydra can, because a class
 # knows every key it takes and a YAML only those that somebody wrote.
 CHECKED = ("strategy", "model", "data", "optim", "trainer", "hardware", "callbacks", "tracking")
+
+# The overrides of a named sweep, by key.
+PARAMS = "hydra.sweeper.params"
 
 
 def open_keys(overrides: list[str]) -> list[str]:
@@ -44,8 +47,18 @@ def open_keys(overrides: list[str]) -> list[str]:
         if key.startswith("+") and key[1:] in (*LATE, *CHECKED):
             line, key = line[1:], key[1:]
         group, dot, _ = key.partition(".")
-        opened.append(f"++{line}" if dot and group in CHECKED else line)
+        free = (dot and group in CHECKED) or key.startswith("hydra.sweeper.space")
+        opened.append(f"++{line}" if free and not line.startswith("+") else _param(line))
     return opened
+
+
+def _param(line: str) -> str:
+    """`hydra.sweeper.params.seed=1,2` as Hydra takes it: that node is null until it is given."""
+    key, _, value = line.lstrip("+").partition("=")
+    if not key.startswith(f"{PARAMS}."):
+        return line
+    quoted = value.strip("'\"").replace("'", "\\'")
+    return f"++{PARAMS}={{{key.removeprefix(f'{PARAMS}.')}: '{quoted}'}}"
 
 
 def compose_jobs(
@@ -67,9 +80,8 @@ def compose_jobs(
         if not sweeping:
             return [base]
         lines = [*(f"{k}={v}" for k, v in params.items()), *overrides]
-        batches = BasicSweeper.split_arguments(_parse(lines, search, True), max_batch_size=None)
-        lists = [list(job) for batch in batches for job in batch]
-        composed = [_compose_one(config_name, job, search, typed) for job in lists]
+        jobs = job_lines(base, _parse(lines, search, True))
+        composed = [_compose_one(config_name, job, search, typed) for job in jobs]
         return [replace(job, sweeps=True) for job in composed]
 
 

@@ -61,10 +61,14 @@ class Board:
         state |= {"pid": os.getpid(), "host": socket.gethostname(), "ended": None, "signal": 0}
         self._write({**state, "jobs": [], "earlier": self.read().get("jobs", [])})
 
+    def tell(self, **facts: Any) -> None:
+        """Facts about the sweep as a whole."""
+        with self._locked():
+            self._write({**self.read(), **facts})
+
     def stop(self, number: int) -> None:
         """A signal ends the sweep; what has not been started stays pending."""
-        with self._locked():
-            self._write({**self.read(), "signal": number})
+        self.tell(signal=number)
 
     def close(self) -> int:
         """The end of the sweep; its exit code."""
@@ -81,16 +85,20 @@ class Board:
         with self._locked():
             state = self.read()
             earlier = {line["name"]: line for line in state.get("earlier", [])}
-            known = {line["name"] for line in state["jobs"]}
+            lines = {line["name"]: line for line in state["jobs"]}
             for entry in entries:
                 before = earlier.get(entry.name)
                 if before is not None and before["identity"] == entry.identity:
                     entry.starts, entry.seconds = before["starts"], before["seconds"]
                     entry.started, entry.pid = before["started"], before["pid"]
-                if entry.name not in known:
-                    state["jobs"].append(asdict(entry))
-                    known.add(entry.name)
-            self._write(state)
+                lines[entry.name] = asdict(entry)
+            self._write({**state, "jobs": list(lines.values())})
+
+    def recall(self) -> None:
+        """Show the jobs of earlier starts, too: this one may have nothing left to do for them."""
+        with self._locked():
+            state = self.read()
+            self._write({**state, "jobs": [*state["earlier"], *state["jobs"]]})
 
     def put(self, entry: Entry) -> None:
         """Replace what is shown of one job."""

@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from llmexp.errors import UserError
 from llmexp.jobs import job as run_job
 from llmexp.jobs.results import is_finished, read_result, write_result
-from llmexp.sweeps.board import Entry
+from llmexp.sweeps.board import GOOD, Entry
 from llmexp.sweeps.identity import identity
 from llmexp.sweeps.names import tree_of
 
@@ -40,7 +40,7 @@ class Job:
 
     @property
     def complete(self) -> bool:
-        return bool(self.result.get("status") == "completed")
+        return self.result.get("status") in GOOD
 
     @property
     def objective(self) -> float | None:

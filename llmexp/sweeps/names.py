@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from llmexp.configure.composed import Composed
 
 VARIABLE = "LLMEXP_SWEEP"
-READABLE = 64
+READABLE = 60
 HASH = 6
 
 

@@ -18,7 +18,7 @@ from llmexp.errors import UserError
 from llmexp.jobs.results import read_result
 from llmexp.sweeps.board import FILE, Board
 from llmexp.sweeps.orphans import runs_in
-from llmexp.sweeps.table import headline, notes, paper, spent_by, table
+from llmexp.sweeps.table import best, headline, notes, paper, spent_by, table
 
 WATCH_SECONDS = 2.0
 State = dict[str, Any]
@@ -110,7 +110,7 @@ def remaining(jobs: list[State]) -> float | None:
 def show(state: State, folder: Path, console: Console) -> None:
     """The table, and what it comes to."""
     console.print(table(state))
-    for line in notes(state):
+    for line in [*notes(state), *best(state)]:
         console.print(line, soft_wrap=True, markup=False)
     left = state["remaining"]
     more = "" if left is None else f"; about {_duration(left)} remain"

@@ -23,7 +23,7 @@ def show(state: dict[str, Any], folder: Path, console: Console | None = None) ->
     """The table of all jobs, the reasons of those that failed, and what to type next."""
     console = console or paper()
     console.print(table(state))
-    for line in notes(state):
+    for line in [*notes(state), *best(state)]:
         console.print(line, soft_wrap=True, markup=False)
     console.print(f"\n{headline(state)}. Everything is in {folder}", soft_wrap=True, markup=False)
     console.print(f"Next:\n  llmexp compare {folder}", soft_wrap=True, markup=False)
@@ -63,6 +63,18 @@ def shown_metrics(jobs: list[dict[str, Any]]) -> list[str]:
 def notes(state: dict[str, Any]) -> list[str]:
     """Why jobs are not complete."""
     return [f"{j['status']}: {j['name']}: {j['reason']}" for j in state["jobs"] if j["reason"]]
+
+
+def best(state: dict[str, Any]) -> list[str]:
+    """The winner of a search, or its Pareto front."""
+    found = state.get("best") or []
+    several = any(len(trial["values"]) > 1 for trial in found)
+    title = "no trial beats these in every objective (Pareto front):" if several else "best:"
+    lines = []
+    for trial in sorted(found, key=lambda one: list(one["values"].values())):
+        values = "  ".join(f"{key} {_number(value)}" for key, value in trial["values"].items())
+        lines.append(f"  {values}  {' '.join(trial['overrides'])}  ({trial['name']})")
+    return ["", title, *lines] if lines else []
 
 
 def headline(state: dict[str, Any]) -> str:
