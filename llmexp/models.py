@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
+from llmexp import artefact
 from llmexp.config import Fraction, PositiveInt, spec
 from llmexp.configure import trust
-from llmexp.configure.allow import named
 from llmexp.errors import UserError
 from llmexp.nets.attention import offered
 from llmexp.nets.quantization import exact
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 PACKAGE_PREFIX = "package:"
+ARCHITECTURE = "model.architecture"
 
 
 @spec
@@ -57,7 +57,9 @@ class HFModel:
         found = []
         if self.trust_remote_code:
             found += self._check_code()
-        found += code_complaints(self.architecture, "model.architecture")
+        found += [f"{key}: {why}" for key, why in artefact.code_in(self.architecture, ARCHITECTURE)]
+        if "auto_map" in self.architecture:
+            found.append(f"{ARCHITECTURE}.auto_map: a config may not say where code comes from")
         if self.path is None and "model_type" not in self.architecture:
             found.append(
                 "model.path: must be given, for example model.path=FOLDER or "
@@ -87,6 +89,7 @@ class HFModel:
         if folder.is_dir():
             if not (folder / "config.json").is_file():
                 raise UserError(_why_unusable(folder))
+            artefact.check(folder)
         elif location.startswith((".", "/", "~")) or location.count("/") > 1:
             raise UserError(f"there is no folder {location}")
 
@@ -110,8 +113,8 @@ class HFModel:
     def facts(self) -> dict[str, Any]:
         """The checkpoint's config.json as data where it is on disk, else what YAML says."""
         if self.path is not None and (Path(self.location()) / "config.json").is_file():
-            text = (Path(self.location()) / "config.json").read_text(encoding="utf-8")
-            return {**json.loads(text), **self.architecture}
+            found = artefact.read(Path(self.location()) / "config.json")
+            return {**found, **self.architecture}
         return dict(self.architecture)
 
     def is_decoder(self) -> bool | None:
@@ -224,20 +227,6 @@ class HFModel:
         return 512
 
 
-# Config fields by which transformers would fetch code.
-CODE = ("auto_map", "custom_pipelines", "trust_remote_code")
-IMPLEMENTATIONS = ("attn_implementation", "experts_implementation")
-
-
-def code_complaints(node: Any, key: str) -> list[str]:
-    """Fields of a config, at any depth, by which transformers would fetch and run code."""
-    return [
-        f"{here}: a config may not say where code comes from"
-        for here, name, value in named(node, key)
-        if name in CODE or (name.lstrip("_") in IMPLEMENTATIONS and "/" in str(value))
-    ]
-
-
 def _why_unusable(folder: Path) -> str:
     """Of a folder without config.json: what it is, and which folder would do."""
     near = [folder / "model", folder / "model-merged", folder.parent / "model-merged"]
@@ -276,14 +265,17 @@ class explained:  # noqa: N801  (reads as a verb: `with explained(model):`)
         from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
         constants.HF_HUB_OFFLINE = self.offline
-        # transformers says with a ValueError that a config names no architecture it knows.
-        if not isinstance(error, (OSError, ValueError, HfHubHTTPError)):
+        faults = (OSError, HfHubHTTPError, *artefact.broken())
+        if error is None or not isinstance(error, faults):
+            return
+        if "out of memory" in str(error).lower():
             return
         where = self.model.location()
-        strange = isinstance(error, ValueError) and not isinstance(error, HFValidationError)
+        strange = isinstance(error, artefact.broken()) and not isinstance(error, HFValidationError)
         if Path(where).is_dir() or strange:
-            first = str(error).splitlines()[0]
-            raise UserError(f"model.path: {where} is not a usable checkpoint: {first}") from error
+            raise UserError(
+                f"model.path: {where} is not a usable checkpoint: {artefact.first_line(error)}"
+            ) from error
         said = str(error).lower()
         if "gated" in said or "401" in said or "restricted" in said:
             raise UserError(

@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 from sklearn.metrics import precision_recall_curve
 
+from llmexp.secrets import masked
 from llmexp.tracking import artifacts
 from llmexp.tracking.artifacts import aliases
 from llmexp.tracking.base import numbers
 from llmexp.tracking.media import charts
-from llmexp.tracking.secrets import masked
 from llmexp.tracking.wandb import START, summary
 from tests import runs, tiny
 from tests.test_distributed import ROOT, TWO, inputs, run  # noqa: F401  (a fixture)

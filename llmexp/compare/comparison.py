@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from llmexp.compare.figures import memory, number, seconds, short
-from llmexp.compare.price import charged_seconds
 from llmexp.compare.verdict import lower_is_better
 from llmexp.errors import UserError, did_you_mean
+from llmexp.jobs.price import charged_seconds
 
 Result = dict[str, Any]
 

@@ -13,12 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from llmexp.errors import ConfigError, UserError
 from llmexp.jobs.launch import end_with_parent, is_first
 from llmexp.jobs.outcome import Stopped
 from llmexp.jobs.results import EXIT_CODES, begun, mark_stopped, write_atomic, write_result
 from llmexp.jobs.signals import Signals
+from llmexp.secrets import recorded, scrub, supplied
 
 CONFIG = "config.yaml"
 
@@ -30,7 +33,9 @@ def command(folder: Path) -> list[str]:
 def prepare(cfg: DictConfig, hydra: DictConfig) -> Path:
     """Write the resolved config into the folder Hydra made; refuses a folder that holds a run."""
     folder = Path(hydra.runtime.output_dir)
-    tree: Any = OmegaConf.to_container(cfg, resolve=True)
+    tree = recorded(cfg)
+    for file in (*folder.rglob("*.yaml"), *folder.parent.glob("multirun.yaml")):
+        scrub(file)  # Hydra's own record of the overrides
     if (folder / "result.json").exists() and tree["resume"] == "never":
         raise UserError(
             f"{folder} holds a run already; say resume=auto to continue it, or choose another "
@@ -53,8 +58,15 @@ def read_config(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     path = folder / CONFIG
     if not path.is_file():
         raise UserError(f"{folder} is no run folder: it has no {CONFIG}")
-    tree: Any = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
-    launch = tree.pop("launch", {"overrides": [], "sweep": False})
+    try:
+        tree: Any = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+    except (YAMLError, UnicodeDecodeError, OmegaConfBaseException, OSError) as error:
+        raise UserError(f"{path} is no recorded config: {str(error).splitlines()[0]}") from error
+    launch = {"overrides": [], "sweep": False}
+    if isinstance(tree, dict):
+        launch = tree.pop("launch", launch)
+    if not isinstance(tree, dict) or not isinstance(launch, dict):
+        raise UserError(f"{path} is no recorded config: it is no mapping of groups")
     return tree, launch
 
 
@@ -78,7 +90,7 @@ def _run(folder: Path, signals: Signals) -> int:
     end_with_parent()
     tree, launch = read_config(folder)
     try:
-        experiment = build(tree, lambda key: f"{folder.name}/{CONFIG}")
+        experiment = build(supplied(tree), lambda key: f"{folder.name}/{CONFIG}")
         from llmexp.run import run
 
         result = run(experiment, folder, signals)
@@ -99,8 +111,10 @@ def _discard(folder: Path) -> None:
 
 
 def _entry() -> None:
+    from llmexp import masked_stream
     from llmexp.cli import report
 
+    masked_stream.install()
     try:
         code = main(sys.argv[1:])
     except (UserError, ConfigError) as error:
