@@ -48,11 +48,12 @@ class Limited(pl.Callback):
     def on_train_start(self, *_: Any) -> None:
         pages = int(Path("/proc/self/statm").read_text().split()[0])
         limit = pages * resource.getpagesize() + self.megabytes * 2**20
-        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+        _, most = resource.getrlimit(resource.RLIMIT_AS)
+        resource.setrlimit(resource.RLIMIT_AS, (limit, most))
 
     def on_train_end(self, *_: Any) -> None:
-        free = resource.RLIM_INFINITY
-        resource.setrlimit(resource.RLIMIT_AS, (free, free))
+        _, most = resource.getrlimit(resource.RLIMIT_AS)
+        resource.setrlimit(resource.RLIMIT_AS, (most, most))
 
 
 class Poison(pl.Callback):
