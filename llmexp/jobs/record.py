@@ -61,13 +61,15 @@ class Record:
             "baseline": {},
             "cost": self.cost,
             "examples": {},
+            "remote_code": experiment.model.remote_code(),
         }
         self.task = experiment.task
         self.provenance: dict[str, Any] = {}
 
     def start(self) -> None:
         """From here on the folder says what happens in it."""
-        self.provenance = provenance(self.overrides)
+        code = {"remote_code": self.result["remote_code"]}
+        self.provenance = provenance(self.overrides) | code
         self.write()
 
     def data(self, examples: Examples) -> None:
@@ -133,7 +135,7 @@ class Record:
 
     def fail(self, error: Exception | None) -> None:
         """An error nobody planned for; that of a lost process says more than its echo here."""
-        lost = self.ranks.lost(wait=5.0) if self.ranks is not None else None
+        lost = self.ranks.lost(wait=15.0) if self.ranks is not None else None
         self.close(*(lost or ("failed", f"{type(error).__name__}: {error}")))
 
     def complete(self) -> None:
