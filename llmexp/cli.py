@@ -192,6 +192,13 @@ def _hand_over(argv: list[str]) -> int:
     os.execv(command[0], command)  # noqa: S606
 
 
+def resume(argv: list[str]) -> int:
+    """Go on with a run that was interrupted, as it was begun: llmexp resume outputs/RUN"""
+    from llmexp.jobs.again import main as resume_main
+
+    return resume_main(argv)
+
+
 def job_command(argv: list[str]) -> int:
     """Run the experiment recorded in a run folder (what each job and each rank executes)"""
     from llmexp.jobs.job import main as job_main
@@ -236,6 +243,7 @@ def cache(argv: list[str]) -> int:
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "run": run,
+    "resume": resume,
     "doctor": doctor,
     "status": status,
     "compare": compare,

@@ -12,8 +12,10 @@ from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
+from llmexp.data.loader import Place, Placed
 from llmexp.data.stream_plan import BudgetPlan, Plan, RowPlan
 from llmexp.data.stream_rows import RowStream, shuffled
 from llmexp.data.stream_units import Units, units_of
@@ -103,11 +105,14 @@ class BatchStream(IterableDataset[Batch]):
         return {**self.collate(rows), COUNTS: {**facts, **counts}}
 
 
-class StreamLoader:
+class StreamLoader(Placed):
     """What a trainer iterates: one pass an epoch, of a length that only its end tells."""
 
-    def __init__(self, stream: BatchStream, workers: int):
-        self.stream, self.workers = stream, workers
+    def __init__(
+        self, stream: BatchStream, workers: int, place: Callable[[], Place | None] = lambda: None
+    ):
+        self.source = self.stream = stream
+        self.workers, self.place = workers, place
 
     @property
     def sampler(self) -> BatchStream:
@@ -115,7 +120,12 @@ class StreamLoader:
         return self.stream
 
     def __iter__(self) -> Iterator[Batch]:
-        made = DataLoader(self.stream, None, num_workers=self.workers, collate_fn=_same)
+        self.begin()
+        # Workers are seeded by a generator of its own: the run's random numbers are left alone.
+        mine = torch.Generator().manual_seed(0)
+        made = DataLoader(
+            self.stream, None, num_workers=self.workers, collate_fn=_same, generator=mine
+        )
         batches = iter(made)
         if self.workers:
             # The workers have copies by now.
@@ -131,7 +141,11 @@ def _same(batch: Any) -> Any:
 
 
 def loader(
-    context: Context, collate: Callable[[list[Row]], Batch], rank: int, world: int
+    context: Context,
+    collate: Callable[[list[Row]], Batch],
+    rank: int,
+    world: int,
+    place: Callable[[], Place | None] = lambda: None,
 ) -> StreamLoader:
     """The training batches of one rank."""
     task, rows = context.task, context.examples.stream
@@ -142,4 +156,4 @@ def loader(
         plan = BudgetPlan(task.tokens_per_batch, *cut)
     units = units_of(context)
     stream = BatchStream(rows, units, plan, collate, context.seed, reports=rank == 0)
-    return StreamLoader(stream, task.num_workers)
+    return StreamLoader(stream, task.num_workers, place)

@@ -34,7 +34,7 @@ class StreamData(TokenData):
             self._note(f"the {frozen} frozen blocks run in every step: train is streamed")
 
     def train_dataloader(self) -> StreamLoader:  # type: ignore[override]
-        return loader(self.context, self.collate("train"), *self._rank())
+        return loader(self.context, self.collate("train"), *self._rank(), self.place)
 
     def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Called when a batch is used, where its loader may be ahead of that."""
@@ -43,6 +43,12 @@ class StreamData(TokenData):
             # As it grows, so that a run that is stopped has it.
             self.context.examples.encoding["train"] = self._facts(self.read, self.longest)
         return batch
+
+    def counted(self) -> dict[str, Any]:
+        return {"read": dict(self.read), "longest": self.longest}
+
+    def recount(self, counted: dict[str, Any]) -> None:
+        self.read, self.longest = Counter(counted["read"]), counted["longest"]
 
     def _count(self, counts: Mapping[str, int]) -> None:
         self.longest = max(self.longest, counts.get("longest", 0))

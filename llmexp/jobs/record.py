@@ -133,7 +133,7 @@ class Record:
 
     def fail(self, error: Exception | None) -> None:
         """An error nobody planned for; that of a lost process says more than its echo here."""
-        lost = self.ranks.lost(wait=5.0) if self.ranks is not None else None
+        lost = self.ranks.lost(wait=15.0) if self.ranks is not None else None
         self.close(*(lost or ("failed", f"{type(error).__name__}: {error}")))
 
     def complete(self) -> None:

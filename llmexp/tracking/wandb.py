@@ -103,6 +103,8 @@ class Wandb(Tracking):
                 run = wandb.init(**settings, mode=mode, settings=quiet, reinit="finish_previous")
             except (wandb.Error, OSError) as error:
                 why = str(error).splitlines()[0]
+                # W&B's process holds the run's id until then.
+                wandb.teardown()
                 continue
             if mode == "online":
                 print(f"W&B: {run.url}", flush=True)
