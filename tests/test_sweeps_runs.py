@@ -114,7 +114,8 @@ def test_a_stopped_sweep_through_submitit_saves_its_jobs(tmp_path: Path) -> None
     words = ["strategy=head_only", "seed=0,1", "hydra/launcher=submitit_local"]
     more = ["trainer.max_epochs=500", "trainer.max_steps=100000"]
     process = subprocess.Popen(command(tmp_path, *words, *more), cwd=tmp_path, env=ENVIRONMENT)
-    until(lambda: bool(list((tmp_path / "sweep").glob("*/metrics.jsonl"))))
+    files = (tmp_path / "sweep").glob
+    until(lambda: any("val/loss" in f.read_text() for f in files("*/metrics.jsonl")))
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=240) == 143
     first, second = jobs(tmp_path)

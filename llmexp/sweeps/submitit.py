@@ -79,7 +79,7 @@ class Submitit(SweepLauncher):
 class Submitted:
     """A job in the queue or on a node."""
 
-    pid = None
+    pid: int | None = None
 
     def __init__(self, handle: Any, folder: Path):
         self.handle = handle
