@@ -9,11 +9,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from llmexp import masked_stream
 from llmexp.errors import ConfigError, UserError, did_you_mean
 from llmexp.jobs import launch
 from llmexp.jobs.outcome import Stopped
 from llmexp.jobs.results import EXIT_CODES
 from llmexp.jobs.signals import Signals, hold
+from llmexp.secrets import unsaid
 
 if TYPE_CHECKING:
     from llmexp.configure.composed import Composed
@@ -23,6 +25,7 @@ USAGE_EXIT = 2
 
 def entry(*first: str) -> None:
     """Process entry point of `llmexp` and `run.py`; exits with a code of docs/faults.md."""
+    masked_stream.install()
     try:
         with Signals(last_seconds=10.0):
             code = main([*first, *sys.argv[1:]])
@@ -40,9 +43,9 @@ def entry(*first: str) -> None:
 def report(error: UserError) -> str:
     """A user's mistake as text: one sentence, or a list where there are several."""
     if isinstance(error, ConfigError) and len(error.complaints) > 1:
-        lines = "\n".join(f"  {n}. {c}" for n, c in enumerate(error.complaints, 1))
+        lines = "\n".join(f"  {n}. {unsaid(c)}" for n, c in enumerate(error.complaints, 1))
         return f"llmexp: {len(error.complaints)} things to mend before this can run:\n{lines}"
-    return f"llmexp: {error}"
+    return f"llmexp: {unsaid(str(error))}"
 
 
 def main(argv: list[str]) -> int:
@@ -112,7 +115,7 @@ def _join(args: argparse.Namespace) -> None:
     if launch.is_first():
         return
     (composed,) = compose_jobs(args.overrides, args.config_name or "run", args.config_dir, False)
-    launch.join(folder / job.CONFIG, composed.tree)
+    launch.join(folder / job.CONFIG, composed.recorded)
     command = job.command(folder)
     os.execv(command[0], command)  # noqa: S606
 
@@ -189,6 +192,13 @@ def _hand_over(argv: list[str]) -> int:
     os.execv(command[0], command)  # noqa: S606
 
 
+def resume(argv: list[str]) -> int:
+    """Go on with a run that was interrupted, as it was begun: llmexp resume outputs/RUN"""
+    from llmexp.jobs.again import main as resume_main
+
+    return resume_main(argv)
+
+
 def job_command(argv: list[str]) -> int:
     """Run the experiment recorded in a run folder (what each job and each rank executes)"""
     from llmexp.jobs.job import main as job_main
@@ -233,6 +243,7 @@ def cache(argv: list[str]) -> int:
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "run": run,
+    "resume": resume,
     "doctor": doctor,
     "status": status,
     "compare": compare,

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
+from llmexp import artefact
 from llmexp.config import Fraction, PositiveInt, spec
 from llmexp.configure import trust
-from llmexp.configure.allow import named
 from llmexp.errors import UserError
+from llmexp.nets.attention import offered
 from llmexp.nets.quantization import exact
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 PACKAGE_PREFIX = "package:"
+ARCHITECTURE = "model.architecture"
 
 
 @spec
@@ -35,7 +36,8 @@ class HFModel:
     pooling: Literal["cls", "mean", "last"] | None = None
     """How this model's features are naturally pooled."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "float32"
-    attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
+    attention: Literal["sdpa", "eager", "flash_attention_2", "flex_attention"] = "sdpa"
+    """The last two need a CUDA GPU; packing is proven on the network with whichever it is."""
     max_length: PositiveInt | None = None
     """Longest input in tokens; null reads it from the config."""
     dropout: Fraction | None = None
@@ -55,7 +57,9 @@ class HFModel:
         found = []
         if self.trust_remote_code:
             found += self._check_code()
-        found += code_complaints(self.architecture, "model.architecture")
+        found += [f"{key}: {why}" for key, why in artefact.code_in(self.architecture, ARCHITECTURE)]
+        if "auto_map" in self.architecture:
+            found.append(f"{ARCHITECTURE}.auto_map: a config may not say where code comes from")
         if self.path is None and "model_type" not in self.architecture:
             found.append(
                 "model.path: must be given, for example model.path=FOLDER or "
@@ -79,12 +83,17 @@ class HFModel:
             return [f"{key}: say it on the command line; a recorded config may not say it"]
         return []
 
+    def remote_code(self) -> str | None:
+        """The commit whose code runs here; None where it is transformers' own code alone."""
+        return f"{self.path}@{self.revision}" if self.trust_remote_code else None
+
     def _check_location(self) -> None:
         location = self.location()
         folder = Path(location)
         if folder.is_dir():
             if not (folder / "config.json").is_file():
                 raise UserError(_why_unusable(folder))
+            artefact.check(folder)
         elif location.startswith((".", "/", "~")) or location.count("/") > 1:
             raise UserError(f"there is no folder {location}")
 
@@ -108,8 +117,8 @@ class HFModel:
     def facts(self) -> dict[str, Any]:
         """The checkpoint's config.json as data where it is on disk, else what YAML says."""
         if self.path is not None and (Path(self.location()) / "config.json").is_file():
-            text = (Path(self.location()) / "config.json").read_text(encoding="utf-8")
-            return {**json.loads(text), **self.architecture}
+            found = artefact.read(Path(self.location()) / "config.json")
+            return {**found, **self.architecture}
         return dict(self.architecture)
 
     def is_decoder(self) -> bool | None:
@@ -170,7 +179,7 @@ class HFModel:
         from llmexp.nets.architecture import new_head_names
 
         dtype = "auto" if self.dtype == "auto" else getattr(torch, self.dtype)
-        with explained(self):
+        with explained(self), offered(self.attention):
             net, report = auto_class.from_pretrained(
                 self.location(),
                 config=config,
@@ -204,9 +213,10 @@ class HFModel:
         """The same architecture with random weights."""
         import torch
 
-        net = auto_class.from_config(
-            config, attn_implementation=self.attention, trust_remote_code=self.trust_remote_code
-        )
+        with offered(self.attention):
+            net = auto_class.from_config(
+                config, attn_implementation=self.attention, trust_remote_code=self.trust_remote_code
+            )
         net = net if self.dtype == "auto" else net.to(getattr(torch, self.dtype))
         return self._checkpointed(net)
 
@@ -219,20 +229,6 @@ class HFModel:
             if isinstance(getattr(config, name, None), int):
                 return int(getattr(config, name))
         return 512
-
-
-# Config fields by which transformers would fetch code.
-CODE = ("auto_map", "custom_pipelines", "trust_remote_code")
-IMPLEMENTATIONS = ("attn_implementation", "experts_implementation")
-
-
-def code_complaints(node: Any, key: str) -> list[str]:
-    """Fields of a config, at any depth, by which transformers would fetch and run code."""
-    return [
-        f"{here}: a config may not say where code comes from"
-        for here, name, value in named(node, key)
-        if name in CODE or (name.lstrip("_") in IMPLEMENTATIONS and "/" in str(value))
-    ]
 
 
 def _why_unusable(folder: Path) -> str:
@@ -273,14 +269,17 @@ class explained:  # noqa: N801  (reads as a verb: `with explained(model):`)
         from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
         constants.HF_HUB_OFFLINE = self.offline
-        # transformers says with a ValueError that a config names no architecture it knows.
-        if not isinstance(error, (OSError, ValueError, HfHubHTTPError)):
+        faults = (OSError, HfHubHTTPError, *artefact.broken())
+        if error is None or not isinstance(error, faults):
+            return
+        if "out of memory" in str(error).lower():
             return
         where = self.model.location()
-        strange = isinstance(error, ValueError) and not isinstance(error, HFValidationError)
+        strange = isinstance(error, artefact.broken()) and not isinstance(error, HFValidationError)
         if Path(where).is_dir() or strange:
-            first = str(error).splitlines()[0]
-            raise UserError(f"model.path: {where} is not a usable checkpoint: {first}") from error
+            raise UserError(
+                f"model.path: {where} is not a usable checkpoint: {artefact.first_line(error)}"
+            ) from error
         said = str(error).lower()
         if "gated" in said or "401" in said or "restricted" in said:
             raise UserError(

@@ -16,6 +16,7 @@ from llmexp.hardware import build_trainer, check_devices, disband, environment
 from llmexp.jobs import outcome
 from llmexp.jobs.record import Record
 from llmexp.jobs.signals import Signals
+from llmexp.nets.attention import check_here
 
 log = logging.getLogger("llmexp")
 
@@ -24,6 +25,7 @@ def run(experiment: Experiment, folder: Path, signals: Signals | None = None) ->
     """Execute an experiment in its folder; the returned result is also `result.json`."""
     e = experiment
     check_devices(e.config.hardware)
+    check_here(e.model.attention)
     environment(e)
     pl.seed_everything(e.config.seed, workers=True, verbose=False)
     record = Record(e, folder, signals)

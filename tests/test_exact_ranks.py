@@ -45,7 +45,11 @@ def spawned(folder: Path, cases: list[Case]) -> Found:
             )
             for rank in "01"
         ]
-        codes = [process.wait(timeout=480) for process in processes]
+        try:
+            codes = [process.wait(timeout=540) for process in processes]
+        finally:
+            for process in processes:
+                process.kill()
     assert codes == [0, 0], (folder / "log").read_text()[-3000:]
     return torch.load(folder / "measured.pt", weights_only=False)
 
@@ -59,17 +63,22 @@ def ranks(tmp_path_factory: Any) -> Iterator[Callable[[Case], tuple[Path, Found]
     found: dict[str, Found] = {}
 
     def of(case: Case) -> tuple[Path, Found]:
-        kind = "telling" if case in TELLING else "others"
+        kind = group(case)
         folder = base / f"ranks-{kind}"
         with FileLock(base / f"{kind}.lock"):
             if not (folder / "measured.pt").exists():
                 folder.mkdir(exist_ok=True)
-                spawned(folder, [c for c in CASES if (c in TELLING) == (case in TELLING)])
+                spawned(folder, [c for c in CASES if group(c) == kind])
         if kind not in found:
             found[kind] = torch.load(folder / "measured.pt", weights_only=False)
         return folder, found[kind]
 
     yield of
+
+
+def group(case: Case) -> str:
+    """Cases that share a pair of processes."""
+    return "telling" if case in TELLING else case.task
 
 
 def one_process(folder: Path, case: Case) -> Measured:

@@ -15,6 +15,7 @@ from llmexp.cli import report
 from llmexp.configure.compose import compose_jobs, open_keys
 from llmexp.configure.preflight import build
 from llmexp.errors import UserError
+from tests.traps import Trap, laid
 
 ROOT = Path(__file__).parents[1]
 CORPUS: list[dict[str, Any]] = yaml.safe_load(
@@ -31,41 +32,9 @@ BY_COMMAND = (
 )
 
 
-class Trap:
-    """A folder with the attacker's files and module, and the file that must never come to be."""
-
-    def __init__(self, folder: Path):
-        self.canary, self.folder = folder / "canary", folder / "theirs"
-        self.folder.mkdir()
-        (self.folder / "evil").mkdir()
-        code = f"open({str(self.canary)!r}, 'w')\n"
-        (self.folder / "evil" / "__init__.py").write_text(code)
-
-    def set(self, case: dict[str, Any]) -> list[str]:
-        """Write the files of a case; its overrides."""
-        for name, text in case.get("files", {}).items():
-            path = self.folder / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(self._meant(text), encoding="utf-8")
-        return [self._meant(line) for line in case.get("run", [])]
-
-    def _meant(self, text: str) -> str:
-        return text.replace("CANARY", str(self.canary)).replace("FOLDER", str(self.folder))
-
-    def assert_untouched(self) -> None:
-        assert not self.canary.exists()
-        assert not any(name.split(".")[0] == "evil" for name in sys.modules)
-
-
 @pytest.fixture
 def trap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Trap:
-    made = Trap(tmp_path)
-    # The attacker's module can be found: only our refusal stands between it and an import.
-    monkeypatch.syspath_prepend(str(made.folder))
-    monkeypatch.setenv("HOSTILE_TARGET", "os.system")
-    for name in ("LLMEXP_ALLOW", "LLMEXP_ROOT", "LLMEXP_TRUSTED_CODE"):
-        monkeypatch.delenv(name, raising=False)
-    return made
+    return laid(tmp_path, monkeypatch)
 
 
 def test_there_are_many() -> None:

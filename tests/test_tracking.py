@@ -7,19 +7,22 @@ import random
 import socket
 import subprocess
 import sys
+import threading
 import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 from sklearn.metrics import precision_recall_curve
 
+from llmexp.secrets import masked
 from llmexp.tracking import artifacts
 from llmexp.tracking.artifacts import aliases
 from llmexp.tracking.base import numbers
+from llmexp.tracking.login import WAIT
 from llmexp.tracking.media import charts
-from llmexp.tracking.secrets import masked
-from llmexp.tracking.wandb import START, summary
+from llmexp.tracking.wandb import summary
 from tests import runs, tiny
 from tests.test_distributed import ROOT, TWO, inputs, run  # noqa: F401  (a fixture)
 
@@ -308,14 +311,40 @@ def test_required_tracking_without_a_key_is_refused_at_once(
 def test_a_server_that_never_answers_costs_seconds(
     tracked: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It takes the connection and is silent: the run begins offline after START seconds."""
+    """It takes the connection and is silent: the run is offline after WAIT seconds."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
         monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{server.getsockname()[1]}")
         began = time.monotonic()
         assert run(tmp_path / "a", *tracked, *COMMON)["status"] == "completed"
-        assert time.monotonic() - began < 3 * START + 60
+        assert time.monotonic() - began < WAIT + 60
     assert offline(tmp_path / "a")["summary"]["status"] == "completed"
+
+
+@pytest.mark.long
+def test_a_server_that_is_no_wandb_does_not_stop_a_run(
+    tracked: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It answers, and then refuses all that W&B asks: offline once START seconds are over."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), Refusing) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+        monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{server.server_port}")
+        assert run(tmp_path / "a", *tracked, *COMMON)["status"] == "completed"
+        server.shutdown()
+    assert offline(tmp_path / "a")["summary"]["status"] == "completed"
+
+
+class Refusing(BaseHTTPRequestHandler):
+    """A web server that has nothing."""
+
+    def do_GET(self) -> None:
+        self.send_error(500)
+
+    do_POST = do_GET  # noqa: N815  (the library's name)
+
+    def log_message(self, *_: Any) -> None:
+        pass
 
 
 @pytest.mark.long

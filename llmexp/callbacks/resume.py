@@ -29,7 +29,8 @@ class Resume(pl.Callback):
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: Any, checkpoint: dict[str, Any]
     ) -> None:
-        mine = {"random": drawn(), "tokens": pl_module.tokens_trained}
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        mine = {"random": drawn(), "tokens": pl_module.tokens_trained, "read": data.counted()}
         checkpoint["resume"] = {
             "processes": from_all(mine),
             "stop": bool(trainer.should_stop),
@@ -50,6 +51,7 @@ class Resume(pl.Callback):
         mine = saved["processes"][trainer.global_rank]
         self.waiting = mine["random"]
         pl_module.tokens_trained = mine["tokens"]
+        trainer.datamodule.recount(mine["read"])  # type: ignore[attr-defined]
         self.stop, self.ended = saved["stop"], saved["ended"]
         # Lightning would train on: that it was to stop is not in its checkpoint.
         trainer.should_stop = self.stop and self.ended

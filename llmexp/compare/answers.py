@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,21 @@ def answers(folder: str, file: str = PREDICTIONS) -> dict[Any, Row]:
         return {}
     with path.open(encoding="utf-8") as lines:
         rows = [json.loads(line) for line in lines if line.strip()]
+    documents = Counter(row["index"] for row in rows)
     found: dict[Any, Row] = {}
+    seen: Counter[Any] = Counter()
     for row in rows:
-        # A document may be cut into several rows: they are one example, and their numbers add up.
-        found[row["index"]] = _added(found.get(row["index"]), row)
-    return dict(sorted(found.items()))
+        key = row["index"]
+        if len(documents) < FEW and documents[key] > 1:
+            # A few long documents: their blocks are the examples, in the order they were read.
+            seen[key] += 1
+            key = (key, seen[key])
+        found[key] = _added(found.get(key), row)
+    return found
+
+
+# With fewer documents than this, blocks of them are drawn again and not they.
+FEW = 30
 
 
 def _added(one: Row | None, other: Row) -> Row:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmexp.compare import comparison, text
+from llmexp.compare.apart import why_apart
 from llmexp.compare.conclusions import conclusions, remarks
 from llmexp.compare.study import Study, study
 from llmexp.compare.table import table as table_of
@@ -108,7 +109,7 @@ def _print(studies: Iterable[Study], console: Console | None = None) -> None:
 
     console = console or Console(highlight=False)
     studies = list(studies)
-    apart = comparison.why_apart([one.group for one in studies])
+    apart = why_apart([one.group for one in studies])
     if apart:
         console.print(apart, soft_wrap=True, markup=False)
     for one in studies:

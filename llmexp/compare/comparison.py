@@ -7,10 +7,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from llmexp.compare.apart import listed
 from llmexp.compare.figures import memory, number, seconds, short
-from llmexp.compare.price import charged_seconds
 from llmexp.compare.verdict import lower_is_better
 from llmexp.errors import UserError, did_you_mean
+from llmexp.jobs.price import charged_seconds
 
 Result = dict[str, Any]
 
@@ -167,32 +168,6 @@ def title(group: Group) -> str:
     shared = [key for key in ("model", "seed") if key not in group.varying()]
     parts += [f"{key} {group.names(key)[0]}" for key in shared]
     return ", ".join(dict.fromkeys(parts))
-
-
-def why_apart(found: list[Group]) -> str:
-    """Which runs are not compared with the others, and why; "" where all are."""
-    tables = [group for group in found if group.runs]
-    if len(tables) < 2:
-        return ""
-    first = tables[0]
-    lines = [
-        f"{len(tables)} tables: these runs pose different tasks or were tested on different rows "
-        "(by fingerprint), so their numbers do not compare:"
-    ]
-    for number_, group in enumerate(tables[1:], 2):
-        why = [f"pose {group.task}, not {first.task}"] if group.task != first.task else []
-        if group.fingerprint != first.fingerprint:
-            rows_ = [one.fingerprint[:8] or "none" for one in (group, first)]
-            why.append(f"were tested on rows {rows_[0]}, not {rows_[1]}")
-        lines.append(f"  table {number_}: {listed(group.runs)} {' and '.join(why)}")
-    return "\n".join(lines)
-
-
-def listed(runs: list[Result], most: int = 3) -> str:
-    """Runs by their folder, or by what they are."""
-    names = [str(run.get("folder") or f"{run['strategy']} seed {run['seed']}") for run in runs]
-    rest = len(names) - most
-    return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def marks(group: Group) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from llmexp.compare.arms import Arm
+from llmexp.jobs.price import charged_seconds
 
 Result = dict[str, Any]
 
@@ -29,12 +30,6 @@ def price(run: Result) -> dict[str, float | None]:
     found["train_seconds"] = cost["fit_seconds"] + prefix
     found["total_seconds"] = charged_seconds(cost)
     return found
-
-
-def charged_seconds(cost: dict[str, Any]) -> float:
-    """The whole run as if nothing had been computed before."""
-    spared = cost.get("prefix_seconds", 0.0) if cost.get("cache_hit") else 0.0
-    return float(cost["total_seconds"] + spared)
 
 
 def mean_price(arm: Arm) -> dict[str, float | None]:

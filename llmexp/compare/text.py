@@ -9,7 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llmexp.compare.comparison import test_fingerprint, why_apart
+from llmexp.compare.apart import why_apart
+from llmexp.compare.comparison import test_fingerprint
 from llmexp.compare.conclusions import conclusions, remarks
 from llmexp.compare.price import price
 from llmexp.compare.study import Study

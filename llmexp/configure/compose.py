@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from llmexp import secrets as secret
 from llmexp.configure import allow, hydra_node, packages, refusals, roots, trust
 from llmexp.configure.composed import LATE, Composed, conf_dir
 from llmexp.errors import ConfigError
@@ -155,7 +156,7 @@ def _plain(
 ) -> Composed:
     # `model=x` is the name of a file: what stands in it, nobody typed.
     typed = typed - {str(group) for group in cfg.hydra.runtime.choices}
-    early = hydra_node.complaints(cfg, typed)
+    early = [*hydra_node.complaints(cfg, typed), *secret.complaints(cfg)]
     if early:
         raise ConfigError(f"{_giver(c, typed)}: {c}" for c in early)
     try:
@@ -181,8 +182,10 @@ def _plain(
     except OmegaConfBaseException as error:
         raise ConfigError([refusals.unresolved(error, overrides)]) from error
     composed.tree.update(tree)  # type: ignore[arg-type]
+    composed.recorded.update(secret.recorded(experiment))
     found = allow.complaints(composed.tree)
     found += roots.complaints(cfg, composed.tree, lambda key: _is_typed(key, typed))
+    found += secret.folder_complaints(cfg)
     found += trust.complaints(composed.tree, lambda key: _is_typed(key, typed))
     if found:
         raise ConfigError(f"{composed.where(c.split(': ')[0])}: {c}" for c in found)

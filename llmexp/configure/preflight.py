@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from llmexp.config import RunConfig, is_spec
 from llmexp.configure import allow, third_party
 from llmexp.errors import ConfigError, UserError, did_you_mean, shown
+from llmexp.nets import attention
 
 if TYPE_CHECKING:
     from llmexp.models import HFModel
@@ -79,6 +80,7 @@ def incompatibilities(e: Experiment, where: Where) -> list[str]:
 
     found = [*e.model.check(), *e.tracking.check(), *quick_check(e.task), *e.task.check(e.model)]
     found += trainer_complaints(e.task, e.config.trainer, e.strategy.trains)
+    found += attention.complaints(e.model.attention, e.model.dtype, e.config.hardware)
     if not found:
         found = e.strategy.check(e.model, e.task, e.config)
     return [f"{where(complaint.split(':')[0])}: {complaint}" for complaint in found]

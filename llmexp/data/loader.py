@@ -29,22 +29,18 @@ class Place(NamedTuple):
     over: bool
 
 
-class ResumableLoader(DataLoader):
+class Placed:
     """Saves (epoch, batches trained), a finished epoch as (epoch + 1, 0); Lightning stores it.
 
     Any source with `set_epoch(epoch)` and `skip(batches)` works. What was trained is asked of
     `place`, not counted here: workers and Lightning's look-ahead take batches that are not trained
-    yet. Workers get the source as it is when the first batch is asked for, so that an epoch set
-    after `iter` still counts. Their seeds come from a generator of the loader's own: the run's is
-    left alone. Where `place` knows nothing (no Trainer), the source's own epoch stands.
+    yet. `begin` comes when the first batch is asked for, so that an epoch set after `iter` still
+    counts. Where `place` knows nothing (no Trainer), the source's own epoch stands.
     """
 
-    def __init__(
-        self, dataset: Any, *, source: Source, place: Callable[[], Place | None], **settings: Any
-    ):
-        super().__init__(dataset, generator=torch.Generator().manual_seed(0), **settings)
-        self.source, self.place = source, place
-        self.pending = 0
+    source: Source
+    place: Callable[[], Place | None]
+    pending: int | None = None
 
     def state_dict(self) -> dict[str, int]:
         place = self.place()
@@ -57,12 +53,30 @@ class ResumableLoader(DataLoader):
         self.source.set_epoch(state["epoch"])
         self.pending = state["batches"]
 
-    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+    def begin(self) -> None:
+        """Tell the source which epoch it is, and how much of it was trained before."""
         place = self.place()
         if place is not None:
             self.source.set_epoch(place.epoch)
-        skipped, self.pending = self.pending, 0
-        self.source.skip(skipped)
+        if self.pending is not None:
+            self.source.skip(self.pending)
+            self.pending = None
+
+
+class ResumableLoader(Placed, DataLoader):
+    """A DataLoader that has a place; its workers are seeded by a generator of its own.
+
+    The run's random numbers are left alone.
+    """
+
+    def __init__(
+        self, dataset: Any, *, source: Source, place: Callable[[], Place | None], **settings: Any
+    ):
+        super().__init__(dataset, generator=torch.Generator().manual_seed(0), **settings)
+        self.source, self.place = source, place
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        self.begin()
         yield from super().__iter__()
 
 

@@ -64,6 +64,13 @@ class TokenData(pl.LightningDataModule):
         # With the run's own generator, each validation would move the dropout of training.
         return DataLoader(rows, generator=torch.Generator().manual_seed(0), **settings)
 
+    def counted(self) -> dict[str, Any]:
+        """What this process counts of the batches it trains on, for a checkpoint."""
+        return {}
+
+    def recount(self, counted: dict[str, Any]) -> None:
+        """Go on counting where an interrupted run ended."""
+
     def place(self) -> Place | None:
         """Where training is."""
         return place_in(self.trainer)

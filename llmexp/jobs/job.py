@@ -8,17 +8,30 @@ from __future__ import annotations
 
 import shutil
 import sys
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from llmexp.errors import ConfigError, UserError
+from llmexp.jobs import changes
 from llmexp.jobs.launch import end_with_parent, is_first
+from llmexp.jobs.lock import FolderLock
 from llmexp.jobs.outcome import Stopped
-from llmexp.jobs.results import EXIT_CODES, begun, mark_stopped, write_atomic, write_result
+from llmexp.jobs.results import (
+    EXIT_CODES,
+    begun,
+    mark_stopped,
+    read_result,
+    write_atomic,
+    write_result,
+)
 from llmexp.jobs.signals import Signals
+from llmexp.secrets import recorded, scrub, supplied
 
 CONFIG = "config.yaml"
 
@@ -30,7 +43,9 @@ def command(folder: Path) -> list[str]:
 def prepare(cfg: DictConfig, hydra: DictConfig) -> Path:
     """Write the resolved config into the folder Hydra made; refuses a folder that holds a run."""
     folder = Path(hydra.runtime.output_dir)
-    tree: Any = OmegaConf.to_container(cfg, resolve=True)
+    tree = recorded(cfg)
+    for file in (*folder.rglob("*.yaml"), *folder.parent.glob("multirun.yaml")):
+        scrub(file)  # Hydra's own record of the overrides
     if (folder / "result.json").exists() and tree["resume"] == "never":
         raise UserError(
             f"{folder} holds a run already; say resume=auto to continue it, or choose another "
@@ -42,9 +57,15 @@ def prepare(cfg: DictConfig, hydra: DictConfig) -> Path:
         "sweep": hydra.mode.name == "MULTIRUN",
         "made": not any(folder.iterdir()),
     }
-    write_atomic(folder / CONFIG, OmegaConf.to_yaml({**tree, "launch": launch}))
-    if not (folder / "result.json").exists():
-        write_result(folder, begun(folder, tree, overrides))
+    text = OmegaConf.to_yaml({**tree, "launch": launch})
+    with FolderLock(folder):
+        if (folder / CONFIG).is_file():
+            written: Any = OmegaConf.to_container(OmegaConf.create(text))
+            written.pop("launch")
+            changes.check(folder, read_config(folder)[0], written)
+        write_atomic(folder / CONFIG, text)
+        if not (folder / "result.json").exists():
+            write_result(folder, begun(folder, tree, overrides))
     return folder
 
 
@@ -53,8 +74,15 @@ def read_config(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     path = folder / CONFIG
     if not path.is_file():
         raise UserError(f"{folder} is no run folder: it has no {CONFIG}")
-    tree: Any = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
-    launch = tree.pop("launch", {"overrides": [], "sweep": False})
+    try:
+        tree: Any = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+    except (YAMLError, UnicodeDecodeError, OmegaConfBaseException, OSError) as error:
+        raise UserError(f"{path} is no recorded config: {str(error).splitlines()[0]}") from error
+    launch = {"overrides": [], "sweep": False}
+    if isinstance(tree, dict):
+        launch = tree.pop("launch", launch)
+    if not isinstance(tree, dict) or not isinstance(launch, dict):
+        raise UserError(f"{path} is no recorded config: it is no mapping of groups")
     return tree, launch
 
 
@@ -63,28 +91,34 @@ def main(argv: list[str]) -> int:
     if len(argv) != 1:
         raise UserError("usage: llmexp job FOLDER")
     folder = Path(argv[0]).resolve()
-    with Signals() as signals:
+    tree, launch = read_config(folder)
+    # The lock comes first: what follows writes into the folder however it ends.
+    with FolderLock(folder) if is_first() else nullcontext(), Signals() as signals:
         signals.last_words = partial(mark_stopped, folder)
         try:
             signals.release()
-            return _run(folder, signals)
+            if tree["resume"] == "auto" and read_result(folder).get("status") == "completed":
+                if is_first():
+                    print(f"{folder} is completed: there is nothing to resume")
+                return 0
+            end_with_parent()
+            return _run(folder, tree, launch, signals)
         except Stopped as stop:
             return mark_stopped(folder, stop.status, str(stop))
 
 
-def _run(folder: Path, signals: Signals) -> int:
+def _run(folder: Path, tree: dict[str, Any], launch: dict[str, Any], signals: Signals) -> int:
     from llmexp.configure.preflight import build
 
-    end_with_parent()
-    tree, launch = read_config(folder)
     try:
-        experiment = build(tree, lambda key: f"{folder.name}/{CONFIG}")
+        experiment = build(supplied(tree), lambda key: f"{folder.name}/{CONFIG}")
         from llmexp.run import run
 
         result = run(experiment, folder, signals)
     except UserError as error:
         # Only where the folder held nothing before us: a user may name one that holds other things.
-        if launch.get("made") and not launch["sweep"] and is_first():
+        mine = launch.get("made") and not launch["sweep"] and not changes.has_results(folder)
+        if mine and is_first():
             _discard(folder)
         mark_stopped(folder, "failed", str(error))
         raise
@@ -99,8 +133,10 @@ def _discard(folder: Path) -> None:
 
 
 def _entry() -> None:
+    from llmexp import masked_stream
     from llmexp.cli import report
 
+    masked_stream.install()
     try:
         code = main(sys.argv[1:])
     except (UserError, ConfigError) as error:

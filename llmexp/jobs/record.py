@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from llmexp.checkpoints.generations import Generations
 from llmexp.jobs.job import read_config
 from llmexp.jobs.launch import is_first
+from llmexp.jobs.price import charged_seconds
 from llmexp.jobs.provenance import provenance
 from llmexp.jobs.results import begun, write_atomic, write_result
 from llmexp.jobs.signals import Signals
@@ -50,6 +51,9 @@ class Record:
             "peak_memory_mb": 0.0,
             "trainable_parameters": 0,
             "total_parameters": 0,
+            "estimated_flops": 0.0,
+            "money": None,
+            "energy_kwh": None,
         }
         self.result: dict[str, Any] = {
             **begun(folder, tree, self.overrides),
@@ -57,13 +61,15 @@ class Record:
             "baseline": {},
             "cost": self.cost,
             "examples": {},
+            "remote_code": experiment.model.remote_code(),
         }
         self.task = experiment.task
         self.provenance: dict[str, Any] = {}
 
     def start(self) -> None:
         """From here on the folder says what happens in it."""
-        self.provenance = provenance(self.overrides)
+        code = {"remote_code": self.result["remote_code"]}
+        self.provenance = provenance(self.overrides) | code
         self.write()
 
     def data(self, examples: Examples) -> None:
@@ -109,21 +115,27 @@ class Record:
 
     def finish(self, module: Any, data: Any, trainer: pl.Trainer) -> None:
         """Test metrics, answers, and the price of them."""
+        from llmexp.jobs.price import estimated_flops
+
         self.module = module
         self.result["metrics"] |= module.validation_metrics | module.test_metrics
         prefix = getattr(data, "prefix", None)
         if prefix is not None:
             self.cost["prefix_seconds"] = round(prefix.seconds, 3)
             self.cost["cache_hit"] = prefix.hit
+        self.cost["estimated_flops"] = estimated_flops(module, data, self.cost["tokens_trained"])
         seconds = self.cost["fit_seconds"]
         self.cost["tokens_per_second"] = self.cost["tokens_trained"] / seconds if seconds else 0.0
         if trainer.is_global_zero:
             lines = [json.dumps(a, ensure_ascii=False) for a in module.answers]
             write_atomic(self.folder / "predictions.jsonl", "\n".join(lines) + "\n")
+            if module.losses:
+                lines = [json.dumps(row) for row in module.losses]
+                write_atomic(self.folder / "losses.jsonl", "\n".join(lines) + "\n")
 
     def fail(self, error: Exception | None) -> None:
         """An error nobody planned for; that of a lost process says more than its echo here."""
-        lost = self.ranks.lost(wait=5.0) if self.ranks is not None else None
+        lost = self.ranks.lost(wait=15.0) if self.ranks is not None else None
         self.close(*(lost or ("failed", f"{type(error).__name__}: {error}")))
 
     def complete(self) -> None:
@@ -132,6 +144,7 @@ class Record:
     def close(self, status: str, reason: str | None) -> None:
         """Write the final state of the run, whatever it is."""
         self.cost["total_seconds"] = round(time.perf_counter() - self.began, 3)
+        self.cost |= self.config.cost.priced(charged_seconds(self.cost))
         self.result |= {"status": status, "reason": reason}
         if self.ranks is not None and status == "completed":
             self.ranks.forget()

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from llmexp.jobs.launch import is_first
+from llmexp.secrets import hidden
 
 EXIT_CODES = {
     "completed": 0,
@@ -28,7 +29,7 @@ def write_atomic(path: Path, text: str) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
+            file.write(hidden(text))
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)

@@ -9,7 +9,7 @@ import pytorch_lightning as pl
 import torch.distributed as dist
 
 from llmexp.modules.memory import Parts, halved
-from llmexp.tasks.base import Batch, Loss, Row
+from llmexp.tasks.base import IGNORE, Batch, Loss, Row
 
 if TYPE_CHECKING:
     from llmexp.context import Context
@@ -35,6 +35,8 @@ class Evaluation(pl.LightningModule):
         self.evaluated = Parts()
         """In how many parts memory has room for a batch that is not trained on."""
         self.answers: list[Row] = []
+        self.losses: list[Row] = []
+        """What each test row of a language model adds to the loss, where that can be told."""
         self.test_metrics: dict[str, float] = {}
         self.validation_metrics: dict[str, float] = {}
         """Of the weights that are tested: the best checkpoint's, after `restore_best`."""
@@ -95,6 +97,7 @@ class Evaluation(pl.LightningModule):
             indices = [i for i in part["index"].tolist() if i >= 0]
             found = self.answer(part, loss)
             self.answers += [{"index": i, **a} for i, a in zip(indices, found, strict=False)]
+            self.losses += row_losses(part, loss)
 
     def _losses(self, batch: Batch) -> Iterator[tuple[Batch, Loss]]:
         """(part, its loss), in as many parts as memory asks for."""
@@ -106,6 +109,7 @@ class Evaluation(pl.LightningModule):
     def on_test_epoch_end(self) -> None:
         self.answers += self.written()
         self.answers = sorted(self._from_all_ranks(self.answers), key=lambda a: a["index"])
+        self.losses = sorted(self._from_all_ranks(self.losses), key=lambda a: a["index"])
         scores = self.test_scores.compute() | self.task.answer_scores(self.answers)
         self.test_metrics = {f"test/{name}": v for name, v in scores.items()}
         self.log_dict(self.test_metrics, rank_zero_only=False)
@@ -116,3 +120,20 @@ class Evaluation(pl.LightningModule):
         parts: list[Any] = [None] * dist.get_world_size()
         dist.all_gather_object(parts, mine)
         return [row for part in parts for row in part]
+
+
+def row_losses(batch: Batch, loss: Loss) -> list[Row]:
+    """A line of `losses.jsonl` for each row that is no filler: its loss, tokens, right ones."""
+    sums = loss.rows() if loss.rows is not None else None
+    if sums is None:
+        return []
+    columns = {"nats": sums[:, 0], "tokens": (batch["labels"] != IGNORE).sum(1)}
+    columns["right"] = sums[:, 1].round().long()
+    if "text_bytes" in batch:
+        columns["bytes"] = batch["text_bytes"]
+    lists = {name: values.tolist() for name, values in columns.items()}
+    return [
+        {"index": i, **{name: values[n] for name, values in lists.items()}}
+        for n, i in enumerate(batch["index"].tolist())
+        if i >= 0
+    ]

@@ -15,6 +15,7 @@ from llmexp.data.batches import pad
 from llmexp.errors import UserError
 from llmexp.export.card import is_adapter
 from llmexp.models import HFModel
+from llmexp.nets.attention import runs_here
 from llmexp.tasks.classification import label_answers
 from llmexp.tasks.instruction import Instruction
 from llmexp.tasks.language_modeling import LanguageModeling, Stream
@@ -115,6 +116,8 @@ def recorded_base(facts: dict[str, Any]) -> HFModel:
     trusted = is_trusted(base.get("path"), base.get("revision"))
     base["trust_remote_code"] = base.get("trust_remote_code") is True and trusted
     base["gradient_checkpointing"] = False
+    if not runs_here(str(base.get("attention"))):
+        base["attention"] = "sdpa"
     try:
         return HFModel(**base)
     except ValidationError as error:

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from llmexp.secrets import masked, recorded
 from llmexp.sweeps.identity import NOISE, identity
-from llmexp.tracking.secrets import masked
 
 if TYPE_CHECKING:
     from llmexp.configure.composed import Composed
@@ -68,10 +68,9 @@ def tell_apart(jobs: Sequence[Composed]) -> str:
 
 
 def tree_of(root: DictConfig) -> dict[str, Any]:
-    """The experiment in a composed config, resolved; Hydra's own node is left out."""
+    """The experiment in a composed config, as it is recorded; Hydra's own node is left out."""
     keys = [str(key) for key in root if key != "hydra"]
-    tree: Any = OmegaConf.to_container(OmegaConf.masked_copy(root, keys), resolve=True)
-    return tree
+    return recorded(OmegaConf.masked_copy(root, keys))
 
 
 def _named(pairs: Iterable[tuple[str, str]], facts: str, otherwise: str) -> str:

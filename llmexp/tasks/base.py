@@ -11,7 +11,7 @@ from llmexp.config import Fraction, NonNegativeInt, PositiveInt, spec
 from llmexp.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from torch import Tensor, nn
     from transformers import PreTrainedTokenizerBase
@@ -76,6 +76,8 @@ class Loss(NamedTuple):
     """UTF-8 bytes that the supervised positions of each row spell, where the task counts them."""
     right: Tensor | None = None
     """In evaluation without logits: how many positions have their label as the likeliest."""
+    rows: Callable[[], Tensor | None] | None = None
+    """Of a language model: works out the loss and the right answers of each row, summed [B, 2]."""
 
 
 @spec

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from llmexp.tasks.cross_entropy import cross_entropy, wide
+from llmexp.tasks.cross_entropy import cross_entropy, each, wide
 
 # Logits that exist at once: 64 MB in float32. Fewer than these are not worth a second way.
 CHUNK = 2**24
@@ -59,6 +59,17 @@ def chunked_cross_entropy(head: Any, hidden: Tensor, labels: Tensor) -> tuple[Te
     inputs = (hidden, head.weight, head.bias, labels, dtype, trains)
     loss: tuple[Tensor, Tensor] = _Chunked.apply(*inputs)
     return loss
+
+
+def chunked_each(head: Any, hidden: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """The same in evaluation, not summed: the loss at every position [N], and whether it is right.
+
+    The logits are made a second time: only the test asks for it.
+    """
+    size = max(1, CHUNK // head.weight.shape[0])
+    parts = zip(hidden.split(size), labels.split(size), strict=True)
+    found = [each(head(seen.to(head.weight.dtype)).float(), truth) for seen, truth in parts]
+    return torch.cat([losses for losses, _ in found]), torch.cat([right for _, right in found])
 
 
 class _Chunked(torch.autograd.Function):

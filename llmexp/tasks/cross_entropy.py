@@ -16,5 +16,11 @@ def wide(device: torch.device) -> torch.dtype:
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     """Summed over the labels [N] that are not IGNORE; logits [N, C]."""
-    each = F.cross_entropy(logits, labels, ignore_index=IGNORE, reduction="none")
-    return each.sum(dtype=wide(each.device))
+    losses = F.cross_entropy(logits, labels, ignore_index=IGNORE, reduction="none")
+    return losses.sum(dtype=wide(losses.device))
+
+
+def each(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """The loss of every label [N], and whether it is the likeliest."""
+    losses = F.cross_entropy(logits, labels, ignore_index=IGNORE, reduction="none")
+    return losses, (logits.argmax(-1) == labels).to(losses)

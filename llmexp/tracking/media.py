@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+from llmexp.secrets import masked
 from llmexp.tasks.base import Row
-from llmexp.tracking.secrets import masked
 
 if TYPE_CHECKING:
     import wandb

@@ -11,11 +11,11 @@ from llmexp.config import NonNegativeInt, spec
 from llmexp.errors import UserError
 from llmexp.jobs.job import read_config
 from llmexp.jobs.launch import is_first
+from llmexp.secrets import masked
 from llmexp.tracking.artifacts import publish
 from llmexp.tracking.base import Tracking, numbers
 from llmexp.tracking.login import why_offline
 from llmexp.tracking.media import tables
-from llmexp.tracking.secrets import masked
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
@@ -103,6 +103,8 @@ class Wandb(Tracking):
                 run = wandb.init(**settings, mode=mode, settings=quiet, reinit="finish_previous")
             except (wandb.Error, OSError) as error:
                 why = str(error).splitlines()[0]
+                # W&B's process holds the run's id until then.
+                wandb.teardown()
                 continue
             if mode == "online":
                 print(f"W&B: {run.url}", flush=True)
@@ -146,4 +148,5 @@ def run_id(folder: Path) -> str:
 def summary(result: dict[str, Any]) -> dict[str, Any]:
     """The last word of a run: its numbers, and how it ended."""
     ended = {"status": result["status"], "reason": result["reason"]}
-    return numbers(result) | {key: value for key, value in ended.items() if value is not None}
+    told: dict[str, Any] = masked({k: value for k, value in ended.items() if value is not None})
+    return numbers(result) | told

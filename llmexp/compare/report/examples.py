@@ -20,6 +20,8 @@ OF_ONE = ("test/accuracy", "test/rouge_l", "test/exact_match")
 # A matrix of more labels is no picture any more; its largest entries are listed instead.
 MOST_LABELS = 30
 BINS = 4
+# How far apart the scores of two written answers are where their arms disagree.
+CLEAR = 0.2
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ class Examples:
         for other in range(1, len(self.arms)):
             for a, b in ((0, other), (other, 0)):
                 ahead = self.scores[a] - self.scores[b]
-                clear = np.flatnonzero(ahead > 0.5)
+                clear = np.flatnonzero(ahead > (0.5 if self.classified else CLEAR))
                 order = clear[np.argsort(-ahead[clear], kind="stable")][:most]
                 rows = [self.example(int(i)) for i in order]
                 found.append(Disagreement(self.arms[a], self.arms[b], len(clear), rows))

@@ -6,7 +6,7 @@ import base64
 import hashlib
 from pathlib import Path
 
-from llmexp.compare.comparison import why_apart
+from llmexp.compare.apart import why_apart
 from llmexp.compare.report.view import view
 from llmexp.compare.study import Study
 

@@ -50,8 +50,9 @@ def _effective(mean: float, variance: float, examples: int) -> float:
 
 
 def wilson(mean: float, count: float) -> tuple[float, float]:
-    """Bounds of a proportion; the count may be broken (statsmodels rounds nothing either)."""
+    """Bounds of a proportion; the count need not be whole."""
     from statsmodels.stats.proportion import proportion_confint
 
     low, high = proportion_confint(mean * count, count, alpha=1 - LEVEL, method="wilson")
-    return float(low), float(high)
+    # At 0 and 1 rounding puts a bound on the wrong side of the proportion.
+    return min(float(low), mean), max(float(high), mean)

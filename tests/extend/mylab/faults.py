@@ -16,13 +16,15 @@ class Crowded(pl.Callback):
     def __init__(self, rows: int, where: str = "forward", rank: int = 0):
         self.rows, self.where, self.rank = rows, where, rank
 
-    def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         if trainer.global_rank != self.rank or hasattr(self, "handle"):
             return
         if self.where == "forward":
             self.handle = pl_module.net.register_forward_pre_hook(self._enter, with_kwargs=True)
         else:
             self.handle = pl_module.net.register_forward_hook(self._leave)
+
+    on_test_start = on_train_start
 
     def _full(self, rows: int) -> None:
         if rows > self.rows:
@@ -46,11 +48,12 @@ class Limited(pl.Callback):
     def on_train_start(self, *_: Any) -> None:
         pages = int(Path("/proc/self/statm").read_text().split()[0])
         limit = pages * resource.getpagesize() + self.megabytes * 2**20
-        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+        _, most = resource.getrlimit(resource.RLIMIT_AS)
+        resource.setrlimit(resource.RLIMIT_AS, (limit, most))
 
     def on_train_end(self, *_: Any) -> None:
-        free = resource.RLIM_INFINITY
-        resource.setrlimit(resource.RLIMIT_AS, (free, free))
+        _, most = resource.getrlimit(resource.RLIMIT_AS)
+        resource.setrlimit(resource.RLIMIT_AS, (most, most))
 
 
 class Poison(pl.Callback):
