@@ -13,7 +13,9 @@ from llmexp.configure.compose import compose_jobs, open_keys
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
-RUNS = re.findall(r"^    (?:python run\.py|.*llmexp run)(.*?)(?:\s{2,}#.*)?$", TEXT, re.M)
+# A command may go on after a backslash at the end of its line.
+JOINED = re.sub(r"\\\n\s*", "", TEXT)
+RUNS = re.findall(r"^    (?:python run\.py|.*llmexp run)(.*?)(?:\s{2,}#.*)?$", JOINED, re.M)
 MAKE = re.findall(r'^    make run ARGS="(.*)"$', TEXT, re.M)
 
 
