@@ -238,11 +238,11 @@ def test_frozen_blocks_run_in_every_step_and_the_run_says_so(tmp_path: Path, net
 
 
 def broken(path: Path) -> Path:
-    """300 pairs, with three bad lines far from the beginning, empty and overlapping rows."""
-    pairs(path)
+    """50 pairs, with three bad lines far from the beginning, empty and overlapping rows."""
+    pairs(path, 50)
     lines = path.read_text().splitlines()
     lines[5:5] = [json.dumps({"prompt": "nothing is answered", "completion": " "})] * 2
-    lines[250:250] = ["{", "[]", '{"prompt": 3, "completion": "x"}']
+    lines[40:40] = ["{", "[]", '{"prompt": 3, "completion": "x"}']
     lines += lines[:2]
     path.write_text("\n".join(lines) + "\n")
     return path
@@ -251,14 +251,14 @@ def broken(path: Path) -> Path:
 def test_what_is_left_out_is_counted_in_the_result(tmp_path: Path, net: Path) -> None:
     file = broken(tmp_path / "pairs.jsonl")
     words = streamed(net, "instruction", file, "data.template=plain", "trainer.max_steps=1000")
-    with pytest.raises(UserError, match=rf"{file}:251: not valid JSON"):
+    with pytest.raises(UserError, match=rf"{file}:41: not valid JSON"):
         runs.finished(tmp_path / "raised", *words)
     skip = ["data.on_bad_row=skip", "data.max_bad_rows=3", "data.overlap=drop"]
-    short = ["data.max_length=64", "data.overflow=drop", "data.num_workers=2"]
+    short = ["data.max_length=64", "data.overflow=drop", "data.batch_size=8"]
     result = runs.finished(tmp_path / "run", *words, *skip, *short)
     train = result["encoding"]["train"]
     assert (train["bad_rows"], train["empty_rows"], train["overlapping_rows"]) == (3, 2, 2)
-    assert train["rows"] + train["dropped"] == ROWS - 7 and train["dropped"] > 0
+    assert train["rows"] + train["dropped"] == 50 - 7 and train["dropped"] > 0
     assert train["longest"] <= 64
     assert train["tokens"] == result["cost"]["tokens_trained"]
     assert result["examples"]["bad"] == 3
