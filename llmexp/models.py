@@ -83,6 +83,10 @@ class HFModel:
             return [f"{key}: say it on the command line; a recorded config may not say it"]
         return []
 
+    def remote_code(self) -> str | None:
+        """The commit whose code runs here; None where it is transformers' own code alone."""
+        return f"{self.path}@{self.revision}" if self.trust_remote_code else None
+
     def _check_location(self) -> None:
         location = self.location()
         folder = Path(location)

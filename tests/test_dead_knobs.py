@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from omegaconf import OmegaConf
 from torch import nn
 
 from llmexp.configure.compose import compose_jobs, conf_dir
@@ -21,15 +22,13 @@ from tests import runs, tiny
 
 STRATEGIES = sorted(path.stem for path in (conf_dir() / "strategy").glob("*.yaml"))
 POSED = {"classified": ("bert", "llama"), "answered": ("llama",), "written": ("llama",)}
-# Another value of each key than the one it has; what a source is read with is not among them.
+# Another value of each key than the one it has; not how a source is read, nor what depends on it.
 DATA = {
     "validation_fraction": 0.2,
     "split_seed": 5,
     "limit.train": 5,
     "limit.validation": 2,
     "limit.test": 5,
-    "overlap": "drop",
-    "duplicates": "drop",
     "max_length": 20,
     "batch_size": 3,
     "tokens_per_batch": 300,
@@ -94,8 +93,6 @@ KEYS = {
     }.items()
     for name, value in values.items()
 }
-# Nothing here is about quality: what a run would do with other numbers in it.
-TIMES = ("seconds", "per_second", "gb", "flops", "cost", "created", "started", "finished", "env")
 
 
 class Refused(Exception):
@@ -132,6 +129,8 @@ def observed(folder: Path, *overrides: str) -> Any:
             weights.update(path.read_bytes())
     names = ("metrics", "encoding", "data", "parameters", "steps", "epochs", "notes")
     facts = {name: result.get(name) for name in names}
+    # Train rows are counted also where nobody trains on them; shapes and weights tell the rest.
+    facts["encoding"].pop("train", None)
     lines = (folder / "predictions.jsonl").read_text()
     return json.dumps([facts, seen, weights.hexdigest(), lines], default=str, sort_keys=True)
 
@@ -153,6 +152,10 @@ def test_dead_is_what_changes_nothing(
 ) -> None:
     data = getattr(runs, posed)(tmp_path / "data")
     given = [*models[model], *data, f"strategy={strategy}", "cache.enabled=false"]
+    file = OmegaConf.load(conf_dir() / "strategy" / f"{strategy}.yaml")
+    if "batch_size" in file.strategy:
+        # More than one step an epoch, or what acts between steps would seem dead.
+        given += ["strategy.batch_size=4"]
     try:
         before = observed(tmp_path / "plain", *given)
     except Refused:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -11,8 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from llmexp.checkpoints.generations import Generations
 from llmexp.jobs.changes import differences, is_harmless
 from llmexp.jobs.lock import FolderLock
+from tests.test_checkpoints import small_disk
 from tests.test_distributed import TWO
 from tests.test_resume import (  # noqa: F401  (models is a fixture)
     KILL,
@@ -155,3 +158,30 @@ def test_two_processes_resume_as_two_and_never_as_one(
     done = command(["-m", "llmexp", "resume", str(folder)])
     assert done.returncode == 0, done.stdout + done.stderr
     assert_equal(left(tmp_path / "whole"), left(folder))
+
+
+@pytest.mark.long
+def test_a_full_disk_ends_the_run_and_room_lets_it_go_on(
+    models: dict[str, Path],  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    """The first checkpoint fits, the next does not: exit 1, the first is whole; then the rest."""
+    case = Case("full_finetune", "classification", False, 1, 0, "mid-epoch")
+    lines = overrides(case, tmp_path, models)
+    peaceful(lines, tmp_path / "whole")
+    size = (tmp_path / "whole" / "checkpoints" / "last.ckpt").stat().st_size
+    with small_disk(tmp_path / "disk", 2 + size // 2**20) as disk:
+        folder = disk / "run"
+        done = command(["run.py", *lines, f"hydra.run.dir={folder}"])
+        assert done.returncode == 1 and "Traceback" not in done.stdout + done.stderr
+        result = json.loads((folder / "result.json").read_text())
+        assert result["status"] == "failed"
+        assert re.match(r"the disk is full: .* needs .* MB and .* MB are free", result["reason"])
+        assert Generations(folder / "checkpoints").newest() == (
+            folder / "checkpoints" / "last.ckpt",
+            [],
+        )
+        subprocess.run(["mount", "-o", "remount,size=90m", str(disk)], check=True)
+        done = command(["-m", "llmexp", "resume", str(folder)])
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert_equal(left(tmp_path / "whole"), left(folder))

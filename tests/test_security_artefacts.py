@@ -343,6 +343,22 @@ def test_a_checkpoint_of_a_run_is_plain_data(trap: Trap, tmp_path: Path) -> None
     trap.assert_untouched()
 
 
+def test_code_of_a_checkpoint_needs_a_commit_and_a_person_and_is_recorded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    commit = "0123456789" * 4
+    monkeypatch.delenv("LLMEXP_ALLOW", raising=False)
+    monkeypatch.delenv("LLMEXP_TRUSTED_CODE", raising=False)
+    model = HFModel(path="someone/model", revision=commit, trust_remote_code=True)
+    assert "command line" in model.check()[0]
+    monkeypatch.setenv("LLMEXP_ALLOW", "someone/model")
+    assert model.check() == []
+    assert model.remote_code() == f"someone/model@{commit}"
+    assert HFModel(path="someone/model").remote_code() is None
+    moving = HFModel(path="someone/model", revision="main", trust_remote_code=True)
+    assert "40 hex digits" in moving.check()[0]
+
+
 def test_fields_that_name_code_are_found_at_any_depth() -> None:
     deep = {"a": [{"b": {"_target_": "x"}}], "text_config": {"_attn_implementation": "a/b"}}
     assert [key for key, _ in code_in(deep)] == [

@@ -81,6 +81,8 @@ def test_no_planted_secret_is_told(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     # The callback itself was given the secret.
     assert f"given {len(ENVIRONMENT)} characters: ***" in done.stdout
+    for file in ("result.json", "provenance.json"):
+        assert json.loads((outputs / "mine" / file).read_text())["remote_code"] is None
     written = (outputs / "mine" / "config.yaml").read_text()
     assert "token: ${oc.env:LAB_API_KEY}" in written and "note: '***'" in written
     assert "talker.note=***" in (outputs / "mine" / ".hydra" / "overrides.yaml").read_text()

@@ -16,7 +16,7 @@ import torch
 
 from llmexp.context import Context
 from llmexp.data.sources import load_examples
-from llmexp.data.stream import COUNTS, StreamLoader, loader
+from llmexp.data.stream import COUNTS, StreamLoader, batch_stream
 from llmexp.data.stream_module import StreamData
 from llmexp.data.stream_rows import shuffled
 from llmexp.strategies.full_finetune import FullFinetune
@@ -24,6 +24,7 @@ from llmexp.tasks.base import IGNORE, Batch, Task
 from llmexp.tasks.instruction import Instruction
 from llmexp.tasks.language_modeling import LanguageModeling
 from tests import nets, tiny
+from tests.test_resume_loops import assert_equal, carried
 
 ROWS = 300
 WORDS = " ".join(tiny.TEXTS).split()
@@ -74,12 +75,13 @@ def context(folder: Path, net: Path, kind: str, accumulate: int = 1, **changes: 
 
 
 def loader_of(made: Context, rank: int = 0, world: int = 1) -> StreamLoader:
-    return loader(made, StreamData(made, 0).collate("train"), rank, world)
+    stream = batch_stream(made, StreamData(made, 0).collate("train"), rank, world)
+    return StreamLoader(stream, made.task.num_workers, lambda: None)
 
 
 def batches(made: Context, rank: int = 0, world: int = 1, epoch: int = 0) -> list[Batch]:
     found = loader_of(made, rank, world)
-    found.stream.set_epoch(epoch)
+    found.source.set_epoch(epoch)
     return list(found)
 
 
@@ -196,8 +198,7 @@ def test_a_stream_goes_on_anywhere_bit_for_bit(
     found = loader_of(made)
     last = len(whole)
     for start in sorted({0, 1, 2, *range(3, last, 30 if workers else 9), last - 1, last}):
-        found.stream.set_epoch(2)
-        found.stream.skip(start)
+        found.load_state_dict({"epoch": 2, "batches": start})
         rest = list(found)
         assert [b["input_ids"].tolist() for b in rest] == [
             b["input_ids"].tolist() for b in whole[start:]
@@ -214,9 +215,9 @@ def test_what_is_skipped_is_not_tokenised(tmp_path: Path, net: Path) -> None:
     found = loader_of(made)
     count = len(list(found))
     encoded: list[int] = []
-    units: Any = found.stream.units
+    units: Any = found.dataset.units
     units.encode = lambda rows: encoded.append(len(rows)) or type(units).encode(units, rows)
-    found.stream.skip(count - 2)
+    found.load_state_dict({"epoch": 0, "batches": count - 2})
     assert len(list(found)) == len(encoded) == 2 and sum(encoded) <= 6
 
 
@@ -253,3 +254,35 @@ def rows_of(found: Any) -> list[Any]:
             if index >= 0:
                 rows.append((ids[mask.bool()].tolist(), labels[mask.bool()].tolist()))
     return rows
+
+
+# Through Lightning.
+
+
+@pytest.mark.parametrize(
+    ("kind", "shape", "workers"),
+    [
+        ("text", {"packing": True}, 0),
+        pytest.param("instruction", {}, 2, marks=pytest.mark.long),
+        pytest.param("text", {}, 2, marks=pytest.mark.long),
+        pytest.param("instruction", {"tokens_per_batch": 400}, 0, marks=pytest.mark.long),
+    ],
+)
+def test_a_run_goes_on_from_every_checkpoint_to_the_same_bits(
+    tmp_path: Path, net: Path, kind: str, shape: dict[str, Any], workers: int
+) -> None:
+    changes = {"num_workers": workers, "batch_size": 8, **shape}
+    made = context(tmp_path, net, kind, accumulate=2, **changes)
+    short = replace(made.task.limit, train=32)
+    task = replace(made.task, limit=short, generation=replace(made.task.generation, examples=0))
+    made = replace(made, task=task, examples=load_examples(task))
+    copies = tmp_path / "copies"
+    copies.mkdir()
+    settings = {"max_steps": 5, "max_epochs": 9, "val_check_interval": 3}
+    whole = carried(tmp_path / "whole", made, copies, None, **settings)
+    read = dict(made.examples.encoding["train"])
+    assert whole["tokens"] == read["tokens"] and whole["step"] == 5
+    assert whole["history"][-1]["epoch"] > 0, "it crosses an epoch"
+    for point in sorted(copies.iterdir()):
+        assert_equal(whole, carried(point, made, None, None, **settings), point.name)
+        assert made.examples.encoding["train"] == read

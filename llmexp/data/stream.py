@@ -12,10 +12,9 @@ from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from typing import TYPE_CHECKING, Any
 
-import torch
-from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+from torch.utils.data import IterableDataset, get_worker_info
 
-from llmexp.data.loader import Place, Placed
+from llmexp.data.loader import Place, ResumableLoader
 from llmexp.data.stream_plan import BudgetPlan, Plan, RowPlan
 from llmexp.data.stream_rows import RowStream, shuffled
 from llmexp.data.stream_units import Units, units_of
@@ -105,48 +104,35 @@ class BatchStream(IterableDataset[Batch]):
         return {**self.collate(rows), COUNTS: {**facts, **counts}}
 
 
-class StreamLoader(Placed):
-    """What a trainer iterates: one pass an epoch, of a length that only its end tells."""
+class StreamLoader(ResumableLoader):
+    """One pass an epoch, of a length that only its end tells."""
 
-    def __init__(
-        self, stream: BatchStream, workers: int, place: Callable[[], Place | None] = lambda: None
-    ):
-        self.source = self.stream = stream
-        self.workers, self.place = workers, place
-
-    @property
-    def sampler(self) -> BatchStream:
-        """Lightning tells `.sampler` which epoch it is."""
-        return self.stream
-
-    def __iter__(self) -> Iterator[Batch]:
-        self.begin()
-        # Workers are seeded by a generator of its own: the run's random numbers are left alone.
-        mine = torch.Generator().manual_seed(0)
-        made = DataLoader(
-            self.stream, None, num_workers=self.workers, collate_fn=_same, generator=mine
+    def __init__(self, stream: BatchStream, workers: int, place: Callable[[], Place | None]):
+        super().__init__(
+            stream,
+            source=stream,
+            place=place,
+            batch_size=None,
+            num_workers=workers,
+            collate_fn=_same,
         )
-        batches = iter(made)
-        if self.workers:
-            # The workers have copies by now.
-            self.stream.skip(0)
-        for batch in batches:
+
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
+        for batch in super().__iter__():
             if REFUSED in batch:
                 raise UserError(batch[REFUSED])
             yield batch
+        # Workers skipped in copies of the stream: the next pass begins at its beginning.
+        self.source.skip(0)
 
 
 def _same(batch: Any) -> Any:
     return batch
 
 
-def loader(
-    context: Context,
-    collate: Callable[[list[Row]], Batch],
-    rank: int,
-    world: int,
-    place: Callable[[], Place | None] = lambda: None,
-) -> StreamLoader:
+def batch_stream(
+    context: Context, collate: Callable[[list[Row]], Batch], rank: int, world: int
+) -> BatchStream:
     """The training batches of one rank."""
     task, rows = context.task, context.examples.stream
     assert rows is not None
@@ -154,6 +140,4 @@ def loader(
     plan: Plan = RowPlan(task.batch_size, *cut)
     if task.tokens_per_batch is not None:
         plan = BudgetPlan(task.tokens_per_batch, *cut)
-    units = units_of(context)
-    stream = BatchStream(rows, units, plan, collate, context.seed, reports=rank == 0)
-    return StreamLoader(stream, task.num_workers, place)
+    return BatchStream(rows, units_of(context), plan, collate, context.seed, reports=rank == 0)

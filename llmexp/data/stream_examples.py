@@ -32,7 +32,7 @@ def streamed_examples(task: Task) -> Examples:
         held[name] = list(source.rows(counts if locator else Counter()))
         if locator is None:
             taken += len(held[name])
-            found.notes.append(f"{name}: the first {len(held[name])} rows of train that are left")
+            found.notes.append(f"{name}: {len(held[name])} rows from the beginning of train")
         if not held[name]:
             raise UserError(f"data.{name}: {source.locator} has no row for it")
     leaks = frozenset(content_key(row) for rows in held.values() for row in rows)

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch.distributed as dist
 
+from llmexp.data.loader import Place
 from llmexp.data.module import TokenData
-from llmexp.data.stream import COUNTS, StreamLoader, loader
+from llmexp.data.stream import COUNTS, StreamLoader, batch_stream
 from llmexp.errors import UserError
 from llmexp.tasks.base import Batch
 
@@ -33,8 +34,27 @@ class StreamData(TokenData):
         if frozen and context.strategy.trains:
             self._note(f"the {frozen} frozen blocks run in every step: train is streamed")
 
-    def train_dataloader(self) -> StreamLoader:  # type: ignore[override]
-        return loader(self.context, self.collate("train"), *self._rank(), self.place)
+    def train_dataloader(self) -> StreamLoader:
+        stream = batch_stream(self.context, self.collate("train"), *self._rank())
+        return StreamLoader(stream, self.context.task.num_workers, self.place)
+
+    def place(self) -> Place | None:
+        place = super().place()
+        fetcher = self.trainer.fit_loop._data_fetcher if self.trainer is not None else None
+        if place is None or fetcher is None:
+            return place
+        # Lightning looks one batch ahead, so that it knows of the last one that it is.
+        return place._replace(over=place.batches > 0 and fetcher.done)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What every rank has read, for a run that goes on from here."""
+        parts = self._of_all_ranks()
+        return {"read": [dict(read) for read, _ in parts], "longest": [n for _, n in parts]}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        rank = self._rank()[0]
+        self.read = Counter(state_dict["read"][rank])
+        self.longest = state_dict["longest"][rank]
 
     def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Called when a batch is used, where its loader may be ahead of that."""
@@ -43,12 +63,6 @@ class StreamData(TokenData):
             # As it grows, so that a run that is stopped has it.
             self.context.examples.encoding["train"] = self._facts(self.read, self.longest)
         return batch
-
-    def counted(self) -> dict[str, Any]:
-        return {"read": dict(self.read), "longest": self.longest}
-
-    def recount(self, counted: dict[str, Any]) -> None:
-        self.read, self.longest = Counter(counted["read"]), counted["longest"]
 
     def _count(self, counts: Mapping[str, int]) -> None:
         self.longest = max(self.longest, counts.get("longest", 0))
@@ -65,7 +79,11 @@ class StreamData(TokenData):
         """What all ranks read together, and a word where the stream ended before its steps."""
         if stage != "fit" or self.trainer is None:
             return
-        read, longest = self._of_all_ranks()
+        read: Counter[str] = Counter()
+        longest = 0
+        for part, most in self._of_all_ranks():
+            read.update(part)
+            longest = max(longest, most)
         done, wanted = self.trainer.global_step, self.trainer.max_steps
         if not read["tokens"] and done == 0:
             raise UserError(f"data.train: no row is left after tokenising ({dict(read)})")
@@ -76,15 +94,13 @@ class StreamData(TokenData):
                 "trainer.max_epochs=-1 reads it again, in another order"
             )
 
-    def _of_all_ranks(self) -> tuple[Counter[str], int]:
+    def _of_all_ranks(self) -> list[tuple[Counter[str], int]]:
+        mine = (self.read, self.longest)
         if not (dist.is_available() and dist.is_initialized()):
-            return self.read, self.longest
+            return [mine]
         parts: list[Any] = [None] * dist.get_world_size()
-        dist.all_gather_object(parts, (self.read, self.longest))
-        total: Counter[str] = Counter()
-        for read, _ in parts:
-            total.update(read)
-        return total, max(longest for _, longest in parts)
+        dist.all_gather_object(parts, mine)
+        return parts
 
     def _note(self, said: str) -> None:
         log.warning(said)

@@ -17,6 +17,8 @@ from llmexp.tasks.base import Task
 
 # Rows of a parquet file that are made Python objects together.
 CHUNK = 1024
+# Bytes of each of its columns that are read at once; a row group may be a whole file.
+BUFFER = 1 << 20
 
 
 def csv_rows(path: Path, task: Task, bad: Bad) -> Iterator[Located]:
@@ -79,7 +81,8 @@ def parquet_rows(path: Path, task: Task, bad: Bad) -> Iterator[Located]:
 
     number = 0
     try:
-        with pyarrow.parquet.ParquetFile(path) as file:
+        # By default pyarrow 26 holds a whole row group.
+        with pyarrow.parquet.ParquetFile(path, pre_buffer=False, buffer_size=BUFFER) as file:
             for batch in file.iter_batches(batch_size=CHUNK):
                 for row in batch.to_pylist():
                     number += 1

@@ -61,13 +61,15 @@ class Record:
             "baseline": {},
             "cost": self.cost,
             "examples": {},
+            "remote_code": experiment.model.remote_code(),
         }
         self.task = experiment.task
         self.provenance: dict[str, Any] = {}
 
     def start(self) -> None:
         """From here on the folder says what happens in it."""
-        self.provenance = provenance(self.overrides)
+        code = {"remote_code": self.result["remote_code"]}
+        self.provenance = provenance(self.overrides) | code
         self.write()
 
     def data(self, examples: Examples) -> None:

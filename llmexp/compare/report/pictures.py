@@ -48,7 +48,7 @@ def _scatter(study: Study, figure: Any, slim: bool) -> None:
     best = {arm.name for arm in study.front()}
     known = [cost for cost in costs if cost]
     middle = (min(known) * max(known)) ** 0.5 if known else 1.0
-    clear = Room([(x, y) for x, y in place.values() if x and y is not None])
+    room = Room([(x, y) for x, y in place.values() if x and y is not None])
     for i, arm in enumerate(study.arms):
         x, y = place[arm.name]
         if x is None or y is None:
@@ -63,7 +63,10 @@ def _scatter(study: Study, figure: Any, slim: bool) -> None:
             markerfacecolor=filled, markeredgewidth=2, linestyle="none", zorder=3,
         )  # fmt: skip
         right = x > middle
-        high = 6 if clear(x, y, right) else -14
+        near = room.near(x, y, 0.35 if slim else 0.2)
+        if slim and near > 1:
+            continue  # the buttons above the table say whose colour it is
+        high = -14 if near % 2 else 6
         axes.annotate(
             arm.name if len(arm.name) < 40 else arm.name[:38] + "…", (x, y),
             xytext=(-9 if right else 9, high), textcoords="offset points", fontsize=9, color=INK,
@@ -73,19 +76,20 @@ def _scatter(study: Study, figure: Any, slim: bool) -> None:
 
 
 class Room:
-    """Whether a name has room above its point, or another name stands there already."""
+    """Where names stand already, so that the next keeps clear of them."""
 
     def __init__(self, points: list[tuple[float, float]]):
         xs, ys = [log(x) for x, _ in points], [y for _, y in points]
         self.width = max(xs, default=1.0) - min(xs, default=0.0) or 1.0
         self.height = max(ys, default=1.0) - min(ys, default=0.0) or 1.0
-        self.taken: list[tuple[float, float, bool]] = []
+        self.taken: list[tuple[float, float]] = []
 
-    def __call__(self, x: float, y: float, right: bool) -> bool:
-        here = (log(x) / self.width, y / self.height, right)
-        near = [t for t in self.taken if abs(t[0] - here[0]) < 0.2 and abs(t[1] - here[1]) < 0.06]
+    def near(self, x: float, y: float, reach: float) -> int:
+        """How many names stand within this share of the width; the new one is counted from now."""
+        here = (log(x) / self.width, y / self.height)
+        found = [t for t in self.taken if abs(t[0] - here[0]) < reach and abs(t[1] - here[1]) < 0.1]
         self.taken.append(here)
-        return len(near) % 2 == 0
+        return len(found)
 
 
 def _logarithmic(axes: Any) -> None:
