@@ -57,7 +57,13 @@ class Case(NamedTuple):
     more: tuple[str, ...] = ()
 
 
-STREAMED = ("data.streaming=true", "trainer.max_steps=7", "trainer.val_check_interval=2")
+STREAMED = (
+    "data.streaming=true",
+    "data.limit.validation=6",
+    "data.limit.test=6",
+    "trainer.max_steps=7",
+    "trainer.val_check_interval=2",
+)
 SHORT = (
     Case("lora", "classification", False, 2, 0, "twice"),
     Case("full_finetune", "text", True, 1, 0, "asked in validation"),
@@ -115,8 +121,8 @@ def overrides(case: Case, folder: Path, models: dict[str, Path]) -> list[str]:
         "trainer.log_every_n_steps=1",
         f"trainer.accumulate_grad_batches={case.accumulate}",
         f"data.num_workers={case.workers}",
-        "data.batch_size=4",
-        "optim.warmup=2",
+        f"data.batch_size={2 if case.task == 'instruction' else 4}",
+        "optim.warmup=1",
         "callbacks.checkpoint.every_n_train_steps=2",
         *case.more,
     ]

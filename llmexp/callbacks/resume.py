@@ -30,7 +30,12 @@ class Resume(pl.Callback):
         self, trainer: pl.Trainer, pl_module: Any, checkpoint: dict[str, Any]
     ) -> None:
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        mine = {"random": drawn(), "tokens": pl_module.tokens_trained, "read": data.counted()}
+        mine = {
+            # What waits to be put back is what this place in the run would draw from.
+            "random": self.waiting or drawn(),
+            "tokens": pl_module.tokens_trained,
+            "read": data.counted(),
+        }
         checkpoint["resume"] = {
             "processes": from_all(mine),
             "stop": bool(trainer.should_stop),
@@ -74,6 +79,7 @@ class Resume(pl.Callback):
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.ended = True
+        self._put_back()
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._put_back()
