@@ -57,6 +57,7 @@ class Case(NamedTuple):
     more: tuple[str, ...] = ()
 
 
+SEPARATED = r"data.separator='\n'"
 STREAMED = (
     "data.streaming=true",
     "data.limit.validation=6",
@@ -94,7 +95,7 @@ LONG = (
     Case("from_scratch", "instruction", True, 1, 0, "twice, asked"),
     Case("full_finetune", "classification", False, 1, 0, "twice", ("optim.states=8bit",)),
     Case("lora", "classification", False, 1, 0, "mid-epoch", ("data.tokens_per_batch=256",)),
-    Case("full_finetune", "text", True, 1, 0, "mid-epoch", STREAMED),
+    Case("full_finetune", "text", True, 1, 0, "mid-epoch", (*STREAMED, SEPARATED)),
     Case("lora", "instruction", False, 2, 2, "validation", STREAMED),
 )
 

@@ -66,6 +66,9 @@ class Checkpoint(ModelCheckpoint):
         self.best_model_path = self.kth_best_model_path = path
         self.best_k_models = {path: score}
 
+    def on_load_checkpoint(self, trainer: pl.Trainer, pl_module: Any, checkpoint: Any) -> None:
+        self.saved_at = checkpoint["global_step"]
+
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.clock = time.monotonic()
 
