@@ -1,6 +1,6 @@
 """What Hydra's scanner finds: it takes launchers and sweepers of this namespace only."""
 
-from llmexp.sweeps import local, search
+from llmexp.sweeps import local, search, submitit
 
 
 class Local(local.Local):
@@ -9,3 +9,7 @@ class Local(local.Local):
 
 class Search(search.Search):
     """`hydra/sweeper=optuna`"""
+
+
+class Submitit(submitit.Submitit):
+    """`hydra/launcher=submitit_slurm`"""

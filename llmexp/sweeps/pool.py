@@ -23,7 +23,9 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 class Process(Protocol):
     """A job on its way, on this machine or another."""
 
-    pid: int
+    @property
+    def pid(self) -> int | None:
+        """None where it is a process of another machine."""
 
     def poll(self) -> int | None:
         """Its exit code, negative where a signal ended it; None while it runs."""
