@@ -97,7 +97,8 @@ def main(argv: list[str]) -> int:
         signals.last_words = partial(mark_stopped, folder)
         try:
             signals.release()
-            if tree["resume"] == "auto" and read_result(folder).get("status") == "completed":
+            # Somebody else's file may lack any key; `build` says which.
+            if tree.get("resume") == "auto" and read_result(folder).get("status") == "completed":
                 if is_first():
                     print(f"{folder} is completed: there is nothing to resume")
                 return 0

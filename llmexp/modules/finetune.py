@@ -13,6 +13,7 @@ from llmexp.callbacks.guard import Guard
 from llmexp.modules import update
 from llmexp.modules.evaluation import Evaluation
 from llmexp.modules.portions import Portions
+from llmexp.nets.dequantization import Dequantised
 from llmexp.nets.freezing import frozen_blocks, rest
 from llmexp.nets.prefix import standing_in
 from llmexp.tasks.base import Batch, Loss
@@ -162,6 +163,10 @@ class FineTune(Evaluation):
 
 
 def half_precision(net: nn.Module) -> torch.dtype | None:
-    """The 16-bit type of the frozen weights, if that is what they are in."""
-    frozen = {p.dtype for p in net.parameters() if not p.requires_grad}
+    """The 16-bit type of the frozen weights, if that is what they are in.
+
+    Not of layers that see to their types themselves, as those in 4 bits do.
+    """
+    own = {id(p) for m in net.modules() if isinstance(m, Dequantised) for p in m.parameters()}
+    frozen = {p.dtype for p in net.parameters() if not p.requires_grad and id(p) not in own}
     return next((t for t in (torch.bfloat16, torch.float16) if t in frozen), None)
