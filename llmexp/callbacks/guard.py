@@ -5,11 +5,11 @@ from typing import Any, Literal, NamedTuple
 
 import pytorch_lightning as pl
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
 from llmexp.errors import Diverged
 from llmexp.modules import update
+from llmexp.modules.gathered import from_all
 from llmexp.modules.memory import cut, size
 from llmexp.tasks.base import Batch
 
@@ -176,11 +176,7 @@ def _named(batches: list[Batch], otherwise: list[Batch] | None = None) -> str:
 
 def _gathered(batches: list[Batch]) -> list[int]:
     mine = [i for batch in batches for i in batch["index"].tolist() if i >= 0]
-    if not dist.is_available() or not dist.is_initialized():
-        return sorted(mine)
-    parts: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(parts, mine)
-    return sorted(row for part in parts for row in part)
+    return sorted(row for part in from_all(mine) for row in part)
 
 
 def _tell(said: str, module: Any) -> None:

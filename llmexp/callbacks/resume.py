@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
-import torch.distributed as dist
 
 from llmexp.errors import UserError
+from llmexp.modules.gathered import from_all
 
 
 class Resume(pl.Callback):
@@ -109,12 +109,3 @@ def put_back(state: dict[str, Any]) -> None:
     np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
     version, numbers, gauss = state["python"]
     random.setstate((version, tuple(numbers), gauss))
-
-
-def from_all(mine: Any) -> list[Any]:
-    """What every process holds, in the order of their ranks."""
-    if not dist.is_available() or not dist.is_initialized():
-        return [mine]
-    parts: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(parts, mine)
-    return parts

@@ -7,12 +7,11 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import torch.distributed as dist
-
 from llmexp.data.loader import Place
 from llmexp.data.module import TokenData
 from llmexp.data.stream import COUNTS, StreamLoader, batch_stream
 from llmexp.errors import UserError
+from llmexp.modules.gathered import from_all
 from llmexp.tasks.base import Batch
 
 if TYPE_CHECKING:
@@ -48,7 +47,7 @@ class StreamData(TokenData):
 
     def state_dict(self) -> dict[str, Any]:
         """What every rank has read, for a run that goes on from here."""
-        parts = self._of_all_ranks()
+        parts = from_all((self.read, self.longest))
         return {"read": [dict(read) for read, _ in parts], "longest": [n for _, n in parts]}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -81,7 +80,7 @@ class StreamData(TokenData):
             return
         read: Counter[str] = Counter()
         longest = 0
-        for part, most in self._of_all_ranks():
+        for part, most in from_all((self.read, self.longest)):
             read.update(part)
             longest = max(longest, most)
         done, wanted = self.trainer.global_step, self.trainer.max_steps
@@ -93,14 +92,6 @@ class StreamData(TokenData):
                 f"the stream ended after {done} of trainer.max_steps={wanted} steps; "
                 "trainer.max_epochs=-1 reads it again, in another order"
             )
-
-    def _of_all_ranks(self) -> list[tuple[Counter[str], int]]:
-        mine = (self.read, self.longest)
-        if not (dist.is_available() and dist.is_initialized()):
-            return [mine]
-        parts: list[Any] = [None] * dist.get_world_size()
-        dist.all_gather_object(parts, mine)
-        return parts
 
     def _note(self, said: str) -> None:
         log.warning(said)

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytorch_lightning as pl
-import torch.distributed as dist
 
+from llmexp.modules.gathered import from_all
 from llmexp.modules.memory import Parts, halved
 from llmexp.tasks.base import IGNORE, Batch, Loss, Row
 
@@ -108,18 +108,16 @@ class Evaluation(pl.LightningModule):
 
     def on_test_epoch_end(self) -> None:
         self.answers += self.written()
-        self.answers = sorted(self._from_all_ranks(self.answers), key=lambda a: a["index"])
-        self.losses = sorted(self._from_all_ranks(self.losses), key=lambda a: a["index"])
+        self.answers = _of_all(self.answers)
+        self.losses = _of_all(self.losses)
         scores = self.test_scores.compute() | self.task.answer_scores(self.answers)
         self.test_metrics = {f"test/{name}": v for name, v in scores.items()}
         self.log_dict(self.test_metrics, rank_zero_only=False)
 
-    def _from_all_ranks(self, mine: list[Row]) -> list[Row]:
-        if not dist.is_available() or not dist.is_initialized() or dist.get_world_size() == 1:
-            return mine
-        parts: list[Any] = [None] * dist.get_world_size()
-        dist.all_gather_object(parts, mine)
-        return [row for part in parts for row in part]
+
+def _of_all(mine: list[Row]) -> list[Row]:
+    """The rows of every process, in the order of the data."""
+    return sorted((row for part in from_all(mine) for row in part), key=lambda a: a["index"])
 
 
 def row_losses(batch: Batch, loss: Loss) -> list[Row]:

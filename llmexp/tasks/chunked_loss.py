@@ -92,8 +92,8 @@ class _Chunked(torch.autograd.Function):
         right = torch.zeros_like(total, dtype=torch.long)
         cast, offset = weight.to(dtype), None if bias is None else bias.to(dtype)
         size = max(1, CHUNK // weight.shape[0])
-        for part in torch.arange(len(labels), device=labels.device).split(size):
-            at = slice(int(part[0]), int(part[-1]) + 1)
+        for start in range(0, len(labels), size):
+            at = slice(start, start + size)
             with torch.autocast(hidden.device.type, enabled=False):
                 seen, truth = hidden[at].to(dtype), labels[at]
                 logits = F.linear(seen, cast, offset).float()  # [C, V]
