@@ -204,8 +204,8 @@ def _hand_over(args: argparse.Namespace, *more: str) -> int:
             start(args.config_name, task, [*lines, *more])
         except HydraException as error:
             raise UserError(f"hydra: {first_line(error)}") from error
-    for error in refused:
-        raise error
+    if refused:
+        raise refused[0]
     if not prepared:
         return 0
     sys.stdout.flush()

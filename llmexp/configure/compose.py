@@ -12,16 +12,14 @@ from pathlib import Path
 from hydra._internal.hydra import Hydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from hydra.errors import HydraException, MissingConfigException
+from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
+from omegaconf import OmegaConf
 
 from llmexp.configure import refusals
 from llmexp.configure.composed import LATE, Composed, conf_dir
-from llmexp.configure.judge import judged
-from llmexp.configure.loader import JudgedLoader, opened
+from llmexp.configure.composer import Composer
+from llmexp.configure.loader import JudgedLoader, opened, searchpath_override
 from llmexp.errors import ConfigError
 from llmexp.sweeps import names  # noqa: F401  registers ${llmexp.sweep:} and ${llmexp.job:}
 from llmexp.sweeps.settings import job_lines
@@ -71,6 +69,7 @@ def compose_jobs(
     search = search_of(config_dir)
     typed = typed_in(overrides)
     with opened(search, typed) as hydra:
+        assert isinstance(hydra.config_loader, JudgedLoader)
         composer = Composer(hydra.config_loader, config_name)
         parsed = _parse(overrides, search, multirun)
         fixed = [o for o in parsed if not (multirun and o.is_sweep_override())]
@@ -113,12 +112,6 @@ def plugin_search() -> tuple[Path, ...]:
     return tuple(file.parent for file in found if file is not None)
 
 
-def searchpath_override(search: tuple[Path, ...]) -> list[str]:
-    """The override that puts folders other than our own on Hydra's search path."""
-    others = [f"file://{path}" for path in search if path != conf_dir()]
-    return [f"hydra.searchpath=[{','.join(others)}]"] if others else []
-
-
 def _parse(overrides: list[str], search: tuple[Path, ...], sweeping: bool) -> list[Override]:
     parser = OverridesParser.create()
     complaints, parsed = [], []
@@ -134,68 +127,3 @@ def _parse(overrides: list[str], search: tuple[Path, ...], sweeping: bool) -> li
     if complaints:
         raise ConfigError(complaints)
     return parsed
-
-
-class Composer:
-    """Composes single jobs of one page, and says in sentences why one does not compose."""
-
-    def __init__(self, loader: JudgedLoader, config_name: str):
-        self.loader, self.config_name = loader, config_name
-
-    def job(self, overrides: list[str]) -> Composed:
-        """Compose, dropping each refused override in turn so that all are reported together."""
-        complaints: list[str] = []
-        kept = list(overrides)
-        while True:
-            try:
-                cfg = self._composed(kept)
-                break
-            except (HydraException, OmegaConfBaseException) as error:
-                guilty = refusals.culprit(error, kept)
-                complaints.append(self._explain(error, guilty, kept))
-                if guilty is None:
-                    raise ConfigError(complaints) from error
-                kept.remove(guilty)
-            except (AssertionError, AttributeError) as error:  # OmegaConf, of keys below null
-                guilty = self._below_null(kept)
-                if guilty is None:
-                    raise ConfigError([f"conf: {refusals.first_line(error)}"]) from error
-                complaints.append(refusals.below_null(guilty))
-                kept.remove(guilty)
-            except (YAMLError, UnicodeDecodeError) as error:
-                raise ConfigError([refusals.unreadable(error)]) from error
-        if complaints:
-            raise ConfigError(complaints)
-        return judged(cfg, overrides, self.loader.search, self.loader.typed)
-
-    def _composed(self, overrides: list[str]) -> DictConfig:
-        lines = [*searchpath_override(self.loader.search), *overrides]
-        return self.loader.unjudged(self.config_name, lines)
-
-    def _below_null(self, kept: list[str]) -> str | None:
-        """The override without which it composes, the last one first."""
-        for line in reversed(kept):
-            try:
-                self._composed([other for other in kept if other != line])
-            except (AssertionError, AttributeError, HydraException, OmegaConfBaseException):
-                continue
-            return line
-        return None
-
-    def _explain(self, error: Exception, guilty: str | None, kept: list[str]) -> str:
-        """Hydra's refusal as one sentence of ours."""
-        if isinstance(error, MissingConfigException):
-            return refusals.missing_config(error, guilty, self.loader.search)
-        if isinstance(error, OmegaConfBaseException) and "interpolation" in str(error).lower():
-            return refusals.unresolved(error, kept)
-        if guilty is None:
-            return f"conf: {refusals.first_line(error)}"
-        key = guilty.lstrip("+")
-        said = f"command line: {key}: {refusals.first_line(error.__cause__ or error)}"
-        if f"In '{guilty.replace('=', '/')}'" in said:
-            return said
-        try:
-            cfg = self._composed([line for line in kept if line != guilty])
-        except (HydraException, OmegaConfBaseException):
-            return said
-        return refusals.unknown_key(refusals.key_of(guilty), cfg) or said

@@ -106,6 +106,12 @@ class JudgedLoader(ConfigLoaderImpl):
         return cfg
 
 
+def searchpath_override(search: tuple[Path, ...]) -> list[str]:
+    """The override that puts folders other than our own on Hydra's search path."""
+    others = [f"file://{path}" for path in search if path != conf_dir()]
+    return [f"hydra.searchpath=[{','.join(others)}]"] if others else []
+
+
 @contextmanager
 def opened(search: tuple[Path, ...], typed: frozenset[str]) -> Iterator[Hydra]:
     """Hydra, over these folders; `typed` are the keys that a person wrote."""
