@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from llmexp.config import NonNegativeFloat, NonNegativeInt, PositiveInt, spec
+from llmexp.data.shortened import without_beginning
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,13 +34,14 @@ class Generation:
         """An answer for each prompt of token ids, in order; it ends before a stop token.
 
         Prompt and answer together stay within `longest` tokens: a prompt too long loses its
-        beginning but for BOS, as in training. The same prompts give the same answers, whatever ran before.
+        beginning but for BOS, as in training. The same prompts give the same answers, whatever
+        ran before.
         """
         import torch
 
         new = min(self.max_new_tokens, max(1, longest // 2))
         room, bos = max(1, longest - new), tokenizer.bos_token_id
-        cut = [_shortened(ids, room, bos) for ids in prompts]
+        cut = [without_beginning(ids, max(0, len(ids) - room), bos)[0] for ids in prompts]
         order = sorted(range(len(cut)), key=lambda i: -len(cut[i]))
         answers = [""] * len(cut)
         devices = [net.device] if net.device.type == "cuda" else []
@@ -87,14 +89,6 @@ def left_padded(prompts: list[list[int]], pad_id: int) -> tuple[Tensor, Tensor]:
         ids[i, longest - len(prompt) :] = torch.tensor(prompt)
         mask[i, longest - len(prompt) :] = 1
     return ids, mask
-
-
-def _shortened(ids: list[int], room: int, bos: int | None) -> list[int]:
-    """The last tokens that there is room for; BOS stays in front."""
-    if len(ids) <= room:
-        return ids
-    head = ids[:1] if ids[0] == bos else []
-    return head + ids[len(ids) - room + len(head) :]
 
 
 def _before_stop(ids: list[int], stop_ids: list[int]) -> list[int]:
