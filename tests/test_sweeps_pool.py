@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from llmexp.configure.compose import compose_jobs
+from llmexp.configure.compose import compose_jobs, open_keys
 from llmexp.errors import UserError
 from llmexp.jobs.job import read_config
 from llmexp.jobs.results import read_result
@@ -206,6 +206,29 @@ def test_names_are_safe_and_find_the_same_sweep_again() -> None:
     assert names.sweep_name(["+sweep=lora_rank"]).startswith("lora-rank_")
     for line in ("x=" + "y" * 300, "name=../../etc", "data.train=/,\\", "a='..','.'", "~x"):
         assert NAME.fullmatch(names.sweep_name([line])), line
+
+
+def test_a_sweep_is_named_by_what_it_asks_not_by_how_far_it_goes() -> None:
+    search = ["+sweep=optuna", "strategy=lora"]
+    name = names.sweep_name(search)
+    for key in ("n_trials=40", "prune=false", "startup_trials=3"):
+        assert names.sweep_name([*search, f"hydra.sweeper.{key}"]) == name
+    for line in ("hydra.launcher.n_jobs=2", "hydra/launcher=submitit_local", "hydra.sweep.dir=x"):
+        assert names.sweep_name([*search, line]) == name
+    asked = ("space={a: {low: 1, high: 2}}", "seed=1", "minimize=[val/loss]", "params.seed=1")
+    others = {names.sweep_name([*search, f"hydra.sweeper.{line}"]) for line in asked}
+    assert len(others | {name}) == len(asked) + 1
+
+
+@pytest.mark.parametrize(
+    ("line", "seeds"),
+    [("params.seed=1", ["1"]), ("params.seed=1,2", ["1", "2"]), ("params={seed: 1}", ["1"])],
+)
+def test_a_named_sweep_takes_another_key_or_replaces_one(line: str, seeds: list[str]) -> None:
+    words = ["+sweep=lora_rank", f"hydra.sweeper.{line}", "hydra.sweeper.params.strategy.rank=2,4"]
+    made = compose_jobs(open_keys(words), "run", None, False)
+    found = [(job.tree["strategy"]["rank"], str(job.tree["seed"])) for job in made]
+    assert found == [(rank, seed) for rank in (2, 4) for seed in seeds]
 
 
 def test_names_hold_no_secret() -> None:
