@@ -7,23 +7,33 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from llmexp import masked_stream
 from llmexp.errors import ConfigError, UserError, did_you_mean
 from llmexp.jobs import launch
+from llmexp.jobs.outcome import Stopped
+from llmexp.jobs.results import EXIT_CODES
+from llmexp.jobs.signals import Signals, hold
+from llmexp.secrets import unsaid
+
+if TYPE_CHECKING:
+    from llmexp.configure.composed import Composed
 
 USAGE_EXIT = 2
 
 
 def entry(*first: str) -> None:
     """Process entry point of `llmexp` and `run.py`; exits with a code of docs/faults.md."""
+    masked_stream.install()
     try:
-        code = main([*first, *sys.argv[1:]])
+        with Signals(last_seconds=10.0):
+            code = main([*first, *sys.argv[1:]])
+    except Stopped as stop:
+        code = EXIT_CODES[stop.status]
     except UserError as error:
         print(report(error), file=sys.stderr)
         code = USAGE_EXIT
-    except KeyboardInterrupt:
-        code = 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 1
@@ -33,9 +43,9 @@ def entry(*first: str) -> None:
 def report(error: UserError) -> str:
     """A user's mistake as text: one sentence, or a list where there are several."""
     if isinstance(error, ConfigError) and len(error.complaints) > 1:
-        lines = "\n".join(f"  {n}. {c}" for n, c in enumerate(error.complaints, 1))
+        lines = "\n".join(f"  {n}. {unsaid(c)}" for n, c in enumerate(error.complaints, 1))
         return f"llmexp: {len(error.complaints)} things to mend before this can run:\n{lines}"
-    return f"llmexp: {error}"
+    return f"llmexp: {unsaid(str(error))}"
 
 
 def main(argv: list[str]) -> int:
@@ -66,15 +76,34 @@ def run(argv: list[str]) -> int:
     flags = [word for word in argv if word not in args.overrides]
     args.overrides = open_keys(args.overrides)
     argv = [*flags, *args.overrides]
-    asks = args.help or args.hydra_help or args.shell_completion
-    if not asks:
-        asks = args.cfg or args.info
-        checked = _check(args, specs=not asks)
-        if checked is not None:
-            return checked
-        if not asks and launch.started_from_outside() > 1:
-            _join(args)
+    if args.help or args.hydra_help or args.shell_completion:
+        return _hand_over(argv)
+    jobs = _compose(args)
+    if args.cfg or args.info:
+        return _hand_over(argv)
+    checked = _check(jobs, args.config_name or "run")
+    if checked is not None:
+        return checked
+    if launch.started_from_outside() > 1:
+        _join(args)
+    if jobs[0].sweeps:
+        return _sweep(argv, args.overrides, jobs)
     return _hand_over(argv)
+
+
+def _sweep(argv: list[str], overrides: list[str], jobs: list[Composed]) -> int:
+    """Run the jobs of a sweep in its folder, then show what became of each."""
+    from llmexp.sweeps.names import tell_apart
+    from llmexp.sweeps.start import board_of
+    from llmexp.sweeps.table import show
+
+    with board_of(Path(jobs[0].hydra["sweep"]["dir"]), overrides) as board:
+        _hand_over([*argv, tell_apart(jobs)])
+        if refused := board.read().get("refused"):
+            raise UserError(refused)
+        code = board.close()
+        show(board.read(), board.folder)
+    return code
 
 
 def _join(args: argparse.Namespace) -> None:
@@ -86,22 +115,27 @@ def _join(args: argparse.Namespace) -> None:
     if launch.is_first():
         return
     (composed,) = compose_jobs(args.overrides, args.config_name or "run", args.config_dir, False)
-    launch.join(folder / job.CONFIG, composed.tree)
+    launch.join(folder / job.CONFIG, composed.recorded)
     command = job.command(folder)
     os.execv(command[0], command)  # noqa: S606
 
 
-def _check(args: argparse.Namespace, specs: bool) -> int | None:
-    """Compose (and build the specs of) every job; an exit code where that is all there is to do."""
+def _compose(args: argparse.Namespace) -> list[Composed]:
+    """Compose every job that the command line asks for."""
     from llmexp.configure.compose import compose_jobs
-    from llmexp.configure.preflight import build
+    from llmexp.sweeps import names
 
     if args.config_path:
         raise UserError("--config-path is not supported; add a folder with --config-dir FOLDER")
+    names.remember(names.sweep_name(args.overrides, args.config_name, args.config_dir))
     name = args.config_name or "run"
-    jobs = compose_jobs(args.overrides, name, args.config_dir, args.multirun)
-    if not specs:
-        return None
+    return compose_jobs(args.overrides, name, args.config_dir, args.multirun)
+
+
+def _check(jobs: list[Composed], name: str) -> int | None:
+    """Build the specs of every job; an exit code where that is all there is to do."""
+    from llmexp.configure.preflight import build
+
     if any(job.tree["preview"] for job in jobs):
         from llmexp.doctor.command import preview
 
@@ -135,14 +169,16 @@ def _hand_over(argv: list[str]) -> int:
 
     def task(cfg: Any) -> float | None:
         settings: Any = HydraConfig.get()
+        if settings.mode == RunMode.MULTIRUN:
+            from llmexp.sweeps.start import one_job
+
+            return one_job(cfg)
         try:
-            folder = job.prepare(cfg, settings)
+            # From here on the folder says how the run ended, so its job takes the signals.
+            hold()
+            prepared.append(job.prepare(cfg, settings))
         except UserError as error:  # Hydra would show it as a trace
             refused.append(error)
-            return None
-        prepared.append(folder)
-        if HydraConfig.get().mode == RunMode.MULTIRUN:
-            return job.run_in_own_process(folder)
         return None
 
     sys.argv = [sys.argv[0], *argv, *searchpath_override(plugin_search())]
@@ -151,11 +187,16 @@ def _hand_over(argv: list[str]) -> int:
         raise ConfigError(str(error) for error in refused)
     if not prepared:
         return 0
-    if job.is_part_of_sweep(prepared[0]):
-        return job.report_sweep(prepared)
     sys.stdout.flush()
     command = job.command(prepared[0])
     os.execv(command[0], command)  # noqa: S606
+
+
+def resume(argv: list[str]) -> int:
+    """Go on with a run that was interrupted, as it was begun: llmexp resume outputs/RUN"""
+    from llmexp.jobs.again import main as resume_main
+
+    return resume_main(argv)
 
 
 def job_command(argv: list[str]) -> int:
@@ -163,6 +204,13 @@ def job_command(argv: list[str]) -> int:
     from llmexp.jobs.job import main as job_main
 
     return job_main(argv)
+
+
+def status(argv: list[str]) -> int:
+    """Show how a sweep or a run is going: llmexp status outputs/sweeps/SWEEP --watch"""
+    from llmexp.sweeps.status import main as status_main
+
+    return status_main(argv)
 
 
 def compare(argv: list[str]) -> int:
@@ -195,7 +243,9 @@ def cache(argv: list[str]) -> int:
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "run": run,
+    "resume": resume,
     "doctor": doctor,
+    "status": status,
     "compare": compare,
     "predict": predict,
     "cache": cache,

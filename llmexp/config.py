@@ -50,6 +50,24 @@ class Cache:
 
 
 @spec
+class Rates:
+    """What a machine costs, for `cost.money` and `cost.energy_kwh` of `result.json`."""
+
+    per_hour: NonNegativeFloat | None = None
+    """In any currency; null leaves money out."""
+    watts: NonNegativeFloat | None = None
+    """What it draws while it works; null leaves energy out."""
+
+    def priced(self, seconds: float) -> dict[str, float | None]:
+        """So many seconds as money and as energy."""
+        hours = seconds / 3600
+        return {
+            "money": None if self.per_hour is None else self.per_hour * hours,
+            "energy_kwh": None if self.watts is None else self.watts * hours / 1000,
+        }
+
+
+@spec
 class Choices:
     """Which file of each group was composed; these become the names in `result.json`."""
 
@@ -81,3 +99,4 @@ class RunConfig:
     callbacks: dict[str, Any]
     tracking: Any
     cache: Cache
+    cost: Rates = Rates()

@@ -89,11 +89,15 @@ class TinyModel(HFModel):
 
 def make_checkpoint(folder: Path, family: str, decoder: bool) -> None:
     """Write the checkpoint beside `folder` and rename it: concurrent runs see all of it or none."""
+    import torch
     from transformers import AutoModel, AutoModelForCausalLM
 
     tokenizer = make_tokenizer(family, decoder)
     auto = AutoModelForCausalLM if decoder else AutoModel
-    net = auto.from_config(make_config(family, tokenizer))
+    # The same for every run that shares it, and no run draws other numbers for having made it.
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        net = auto.from_config(make_config(family, tokenizer))
     folder.parent.mkdir(parents=True, exist_ok=True)
     unfinished = Path(tempfile.mkdtemp(dir=folder.parent))
     try:

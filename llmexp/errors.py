@@ -23,6 +23,19 @@ class Diverged(Exception):
     """The loss or a gradient is not finite; raised before the optimizer step. Exit code 3."""
 
 
+class OutOfMemory(Exception):
+    """Memory does not suffice, and no smaller part of a batch can be tried. Exit code 4."""
+
+    def __init__(self, reason: str, single: bool):
+        self.single = single
+        """Whether a batch of one row is too large, so that a smaller batch is no advice."""
+        super().__init__(reason)
+
+
+class NoSpace(Exception):
+    """A checkpoint does not fit on the disk, with what was needed and what was there."""
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """A closing half-sentence that names the nearest known word, or the known words."""
     known = sorted(known)

@@ -14,6 +14,8 @@ from pytorch_lightning.accelerators import CUDAAccelerator
 from pytorch_lightning.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
 
 from llmexp import quiet
+from llmexp.callbacks.stop import NoHandlers, Stop
+from llmexp.checkpoints.durable import DurableCheckpoints
 from llmexp.configure import allow
 from llmexp.errors import UserError
 from llmexp.jobs.ranks import Ranks
@@ -76,12 +78,14 @@ def build_trainer(e: Experiment, context: Context, record: Record) -> pl.Trainer
         **instantiate(e.config.trainer),
         **instantiate(e.config.hardware),
         **observers(e, context, record),
+        plugins=DurableCheckpoints(),
         default_root_dir=str(context.folder),
         # Our samplers know their rank: every row once, none padded in (Lightning #7929).
         use_distributed_sampler=False,
     )
     if isinstance(trainer.accelerator, CUDAAccelerator):
         torch.set_float32_matmul_precision("high")
+    trainer._signal_connector = NoHandlers(trainer)
     launcher = trainer.strategy.launcher
     if isinstance(launcher, _SubprocessScriptLauncher):
         trainer.strategy._launcher = Ranks(launcher, record)
@@ -95,16 +99,23 @@ def observers(e: Experiment, context: Context, record: Record) -> dict[str, Any]
     from llmexp.callbacks.last_validation import LastValidation
     from llmexp.callbacks.metrics_file import MetricsFile
     from llmexp.callbacks.progress import progress
-    from llmexp.callbacks.stop import Stop
+    from llmexp.callbacks.resume import Resume
 
-    named = [instantiate(node) for node in e.config.callbacks.values() if node is not None]
+    nodes = {f"callbacks.{k}": node for k, node in e.config.callbacks.items() if node is not None}
+    named = [instantiate(node) for node in nodes.values()]
+    for key, made in zip(nodes, named, strict=True):
+        if not isinstance(made, pl.Callback):
+            raise UserError(f"{key}._target_: {type(made).__name__} is no Lightning callback")
     if not context.strategy.trains:
         named = [c for c in named if not isinstance(c, pl.callbacks.Checkpoint)]
-    seen = [Curves(), MetricsFile(context.folder), progress(), Cost(record)]
-    own = [LastValidation(), *seen, Stop(record.signals)]
+    history = MetricsFile(context.folder, fresh=record.checkpoint is None)
+    seen = [Curves(), history, progress(), Cost(record)]
+    # Resume is first: it puts back what the others read.
+    own = [Resume(), LastValidation(), *seen, Stop(record.signals)]
+    logger = e.tracking.logger(e, context)
     return {
-        "callbacks": [*named, *own],
-        "logger": e.tracking.logger(e, context),
+        "callbacks": [*named, *own, *e.tracking.callbacks(context.folder)],
+        "logger": logger,
         "enable_progress_bar": False,
         # Lightning adds a checkpoint of its own where it is given none.
         "enable_checkpointing": any(isinstance(c, pl.callbacks.Checkpoint) for c in named),

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
+from llmexp import artefact
 from llmexp.config import Fraction, PositiveInt, spec
+from llmexp.configure import trust
 from llmexp.errors import UserError
+from llmexp.nets.attention import offered
 from llmexp.nets.quantization import exact
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 PACKAGE_PREFIX = "package:"
+ARCHITECTURE = "model.architecture"
 
 
 @spec
@@ -33,7 +36,8 @@ class HFModel:
     pooling: Literal["cls", "mean", "last"] | None = None
     """How this model's features are naturally pooled."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "float32"
-    attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
+    attention: Literal["sdpa", "eager", "flash_attention_2", "flex_attention"] = "sdpa"
+    """The last two need a CUDA GPU; packing is proven on the network with whichever it is."""
     max_length: PositiveInt | None = None
     """Longest input in tokens; null reads it from the config."""
     dropout: Fraction | None = None
@@ -51,8 +55,11 @@ class HFModel:
     def check(self) -> list[str]:
         """Complaints that need no weights and no network."""
         found = []
-        if self.trust_remote_code and self.revision is None:
-            found.append("model.trust_remote_code: needs a pinned model.revision (a commit hash)")
+        if self.trust_remote_code:
+            found += self._check_code()
+        found += [f"{key}: {why}" for key, why in artefact.code_in(self.architecture, ARCHITECTURE)]
+        if "auto_map" in self.architecture:
+            found.append(f"{ARCHITECTURE}.auto_map: a config may not say where code comes from")
         if self.path is None and "model_type" not in self.architecture:
             found.append(
                 "model.path: must be given, for example model.path=FOLDER or "
@@ -65,12 +72,28 @@ class HFModel:
                 found.append(f"model.path: {error}")
         return found
 
+    def _check_code(self) -> list[str]:
+        key = "model.trust_remote_code"
+        if not trust.pinned(self.path, self.revision):
+            return [
+                f"{key}: needs model.path=owner/name and a pinned model.revision, the 40 hex "
+                "digits of a commit; the code of a folder, a branch or a tag can change"
+            ]
+        if not trust.is_trusted(self.path, self.revision):
+            return [f"{key}: say it on the command line; a recorded config may not say it"]
+        return []
+
+    def remote_code(self) -> str | None:
+        """The commit whose code runs here; None where it is transformers' own code alone."""
+        return f"{self.path}@{self.revision}" if self.trust_remote_code else None
+
     def _check_location(self) -> None:
         location = self.location()
         folder = Path(location)
         if folder.is_dir():
             if not (folder / "config.json").is_file():
                 raise UserError(_why_unusable(folder))
+            artefact.check(folder)
         elif location.startswith((".", "/", "~")) or location.count("/") > 1:
             raise UserError(f"there is no folder {location}")
 
@@ -81,6 +104,9 @@ class HFModel:
         if not self.path.startswith(PACKAGE_PREFIX):
             return str(Path(self.path).expanduser()) if self.path.startswith("~") else self.path
         package, _, inside = self.path.removeprefix(PACKAGE_PREFIX).partition("/")
+        # Looking for a.b would import a.
+        if not package.isidentifier() or ".." in Path(inside).parts or Path(inside).is_absolute():
+            raise UserError(f"{self.path} is not of the form {PACKAGE_PREFIX}PACKAGE/FOLDER")
         # find_spec of a top-level package reads no code; importing this one would be slow.
         found = importlib.util.find_spec(package)
         if found is None or found.origin is None:
@@ -91,8 +117,8 @@ class HFModel:
     def facts(self) -> dict[str, Any]:
         """The checkpoint's config.json as data where it is on disk, else what YAML says."""
         if self.path is not None and (Path(self.location()) / "config.json").is_file():
-            text = (Path(self.location()) / "config.json").read_text(encoding="utf-8")
-            return {**json.loads(text), **self.architecture}
+            found = artefact.read(Path(self.location()) / "config.json")
+            return {**found, **self.architecture}
         return dict(self.architecture)
 
     def is_decoder(self) -> bool | None:
@@ -110,7 +136,9 @@ class HFModel:
 
     def _shared(self) -> dict[str, Any]:
         # None would ask on stdin; False refuses (transformers 5).
-        return {"revision": self.revision, "trust_remote_code": self.trust_remote_code}
+        shared = {"revision": self.revision, "trust_remote_code": self.trust_remote_code}
+        # Else code that lies in another repository would come from its moving main branch.
+        return shared | ({"code_revision": self.revision} if self.trust_remote_code else {})
 
     def config(self, **changes: Any) -> PretrainedConfig:
         """The transformers config, with dropout and attention as asked; reaches for the hub."""
@@ -135,8 +163,9 @@ class HFModel:
         from transformers import AutoTokenizer
 
         with explained(self):
-            source = self.tokenizer or self.location()
-            tokenizer = AutoTokenizer.from_pretrained(source, **self._shared())
+            # A tokenizer from elsewhere has revisions of its own, and no code of it is pinned.
+            shared = self._shared() if self.tokenizer is None else {"trust_remote_code": False}
+            tokenizer = AutoTokenizer.from_pretrained(self.tokenizer or self.location(), **shared)
         if tokenizer.pad_token_id is None:
             # Padding is masked by length, never by id, so sharing EOS hides nothing (TRL #976).
             tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
@@ -150,7 +179,7 @@ class HFModel:
         from llmexp.nets.architecture import new_head_names
 
         dtype = "auto" if self.dtype == "auto" else getattr(torch, self.dtype)
-        with explained(self):
+        with explained(self), offered(self.attention):
             net, report = auto_class.from_pretrained(
                 self.location(),
                 config=config,
@@ -184,9 +213,10 @@ class HFModel:
         """The same architecture with random weights."""
         import torch
 
-        net = auto_class.from_config(
-            config, attn_implementation=self.attention, trust_remote_code=self.trust_remote_code
-        )
+        with offered(self.attention):
+            net = auto_class.from_config(
+                config, attn_implementation=self.attention, trust_remote_code=self.trust_remote_code
+            )
         net = net if self.dtype == "auto" else net.to(getattr(torch, self.dtype))
         return self._checkpointed(net)
 
@@ -239,14 +269,17 @@ class explained:  # noqa: N801  (reads as a verb: `with explained(model):`)
         from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
         constants.HF_HUB_OFFLINE = self.offline
-        # transformers says with a ValueError that a config names no architecture it knows.
-        if not isinstance(error, (OSError, ValueError, HfHubHTTPError)):
+        faults = (OSError, HfHubHTTPError, *artefact.broken())
+        if error is None or not isinstance(error, faults):
+            return
+        if "out of memory" in str(error).lower():
             return
         where = self.model.location()
-        strange = isinstance(error, ValueError) and not isinstance(error, HFValidationError)
+        strange = isinstance(error, artefact.broken()) and not isinstance(error, HFValidationError)
         if Path(where).is_dir() or strange:
-            first = str(error).splitlines()[0]
-            raise UserError(f"model.path: {where} is not a usable checkpoint: {first}") from error
+            raise UserError(
+                f"model.path: {where} is not a usable checkpoint: {artefact.first_line(error)}"
+            ) from error
         said = str(error).lower()
         if "gated" in said or "401" in said or "restricted" in said:
             raise UserError(

@@ -54,11 +54,13 @@ class AdamW:
 
         optimizer = self._optimizer(self.groups(net))
         name, settings = SCHEDULES[self.schedule]
+        warmup = self.warmup_steps(total_steps)
         schedule = get_scheduler(
             name,
             optimizer,
-            num_warmup_steps=self.warmup_steps(total_steps),
-            num_training_steps=total_steps,
+            num_warmup_steps=warmup,
+            # Where all updates are warmup, what comes after them would be divided by zero.
+            num_training_steps=max(total_steps, warmup + 1),
             scheduler_specific_kwargs=dict.fromkeys(settings, self.final_learning_rate),
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

@@ -15,17 +15,20 @@ from llmexp.data.sources import load_examples
 from llmexp.hardware import build_trainer, check_devices, disband, environment
 from llmexp.jobs import outcome
 from llmexp.jobs.record import Record
+from llmexp.jobs.signals import Signals
+from llmexp.nets.attention import check_here
 
 log = logging.getLogger("llmexp")
 
 
-def run(experiment: Experiment, folder: Path) -> dict[str, Any]:
+def run(experiment: Experiment, folder: Path, signals: Signals | None = None) -> dict[str, Any]:
     """Execute an experiment in its folder; the returned result is also `result.json`."""
     e = experiment
     check_devices(e.config.hardware)
+    check_here(e.model.attention)
     environment(e)
     pl.seed_everything(e.config.seed, workers=True, verbose=False)
-    record = Record(e, folder)
+    record = Record(e, folder, signals)
     with outcome.recorded(record), record.signals:
         record.start()
         context = prepare(e, folder)
@@ -59,7 +62,7 @@ def prepare(e: Experiment, folder: Path) -> Context:
 def fit_and_test(trainer: pl.Trainer, module: Any, data: Any, record: Record) -> None:
     """Train if the strategy trains, else validate what is there; then test the best weights."""
     if module.context.strategy.trains:
-        trainer.fit(module, datamodule=data, ckpt_path=record.checkpoint_to_resume())
+        trainer.fit(module, datamodule=data, ckpt_path=record.checkpoint)
         module.restore_best(trainer)
     else:
         trainer.validate(module, datamodule=data, verbose=False)

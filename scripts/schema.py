@@ -39,7 +39,9 @@ def targets() -> dict[str, set[str]]:
     found: dict[str, set[str]] = defaultdict(set)
     for file in sorted(conf_dir().glob("*/*.yaml")):
         tree = OmegaConf.to_container(OmegaConf.load(file))
-        for key, target in allow.targets(tree):
+        for key, name, target in allow.named(tree):
+            if name != "_target_":
+                continue
             group = key.split(".")[0] if "." in key else file.parent.name
             if is_spec(allow.resolve(target)):
                 found[group].add(target)

@@ -56,7 +56,8 @@ def written(folder: Path) -> list[str]:
 def finished(folder: Path, *overrides: str) -> dict[str, Any]:
     """The result of a run that was carried out in `folder`."""
     common = ["tracking=none", "hardware=cpu", "trainer.max_epochs=1"]
-    lines = [*common, *overrides]
+    given = {line.partition("=")[0] for line in overrides}
+    lines = [*(o for o in common if o.partition("=")[0] not in given), *overrides]
     (job,) = compose_jobs(lines, "run", None, False)
     folder.mkdir(parents=True)
     launch = {"overrides": lines, "sweep": False}

@@ -48,8 +48,8 @@ def llmexp(cwd: Path, *words: str, **variables: str) -> subprocess.CompletedProc
 def options() -> Iterator[tuple[str, list[str]]]:
     """(`group/option`, overrides that choose it) of every YAML that can be chosen."""
     for file in FILES:
-        group, option = file.parent.name, file.stem
-        if group in ("conf", "hydra"):
+        group, option = str(file.parent.relative_to(CONF)), file.stem
+        if group in (".", "hydra"):
             continue
         more = BESIDE.get(group, {}).get(option, BESIDE.get(group, {}).get("*", []))
         if "train: ???" in file.read_text() or option == "news_riddles":
@@ -63,12 +63,12 @@ def from_nothing(file: Path) -> list[str]:
     return ["strategy=from_scratch", "data=tinystories"] if "path: null" in file.read_text() else []
 
 
-GROUPS = sorted({name.partition("/")[0] for name, _ in options()})
+GROUPS = sorted({name.rpartition("/")[0] for name, _ in options()})
 
 
 @pytest.mark.parametrize("group", GROUPS)
 def test_every_option_composes_with_known_keys_only_and_imports_nothing_heavy(group: str) -> None:
-    cases = {name: lines for name, lines in options() if name.startswith(f"{group}/")}
+    cases = {name: lines for name, lines in options() if name.rpartition("/")[0] == group}
     done = subprocess.run(
         [sys.executable, "-c", PROBE],
         input=json.dumps(cases),

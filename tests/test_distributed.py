@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import signal
 import socket
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import pytest
 import torch
 
 from tests import tiny
+from tests.test_signals import at, environment, stopped
 
 ROOT = Path(__file__).resolve().parents[1]
 TRAINING = ("head_only", "partial_finetune", "full_finetune", "lora", "qlora", "from_scratch")
@@ -191,11 +193,22 @@ def test_processes_from_outside_must_share_a_folder(inputs: list[str]) -> None:
 
 @pytest.mark.long
 def test_a_sharded_run_goes_on_where_it_stopped(inputs: list[str], tmp_path: Path) -> None:
-    """An epoch, then another from its checkpoint: the optimizer's shards are put back."""
-    steady = ["optim.schedule=constant", "optim.warmup=0"]
-    some = [*inputs, "strategy=full_finetune", *steady, "hardware=fsdp", *TWO]
-    whole = run(tmp_path / "whole", *some, "trainer.max_epochs=2")
-    run(tmp_path / "parts", *some, "trainer.max_epochs=1")
-    parts = run(tmp_path / "parts", *some, "trainer.max_epochs=2", "resume=auto")
+    """Told to stop in its first validation, then resumed: the optimizer's shards are put back."""
+    some = [*inputs, "strategy=full_finetune", "hardware=fsdp", *TWO, "trainer.max_epochs=2"]
+    whole = run(tmp_path / "whole", *some)
+    slow = [*some, at("validation", 3.0)]
+    code, _ = stopped(tmp_path, slow, signal.SIGTERM, "validation")
+    assert code == 143
+    resumed = subprocess.run(
+        [sys.executable, "-m", "llmexp", "resume", str(tmp_path / "run")],
+        cwd=ROOT,
+        env=environment(tmp_path / "places"),
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert resumed.returncode == 0, resumed.stdout + resumed.stderr
+    parts = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert parts["status"] == "completed"
     for key, value in whole["metrics"].items():
         assert parts["metrics"][key] == pytest.approx(value, abs=1e-5), key

@@ -245,7 +245,7 @@ def test_dropping_prompts_before_the_head_changes_nothing(
     watch.remove()
     total, count = plain_loss(net, batch)
     assert loss.count == count == loss.logits.shape[0] == seen[0] < batch["labels"].numel()
-    torch.testing.assert_close(loss.total / count, total / count, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(loss.total / count, total.double() / count, rtol=1e-6, atol=1e-6)
     trained = [p for p in net.parameters() if p.requires_grad]
     ours = torch.autograd.grad(loss.total, trained)
     theirs = torch.autograd.grad(total, trained)

@@ -136,8 +136,12 @@ def test_a_description_is_data_and_never_code(tmp_path: Path) -> None:
     ("revision", "runs_code"),
     [(None, False), ("main", False), ("a" * 40, True), ("A" * 40, False), ("a" * 40 + "\n", False)],
 )
-def test_code_from_elsewhere_needs_a_recorded_commit(revision: Any, runs_code: bool) -> None:
+def test_code_from_elsewhere_needs_a_recorded_commit_and_a_person_who_trusts_it(
+    revision: Any, runs_code: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     base = {"path": "someone/model", "trust_remote_code": True, "revision": revision}
+    assert recorded_base({"base": base}).trust_remote_code is False
+    monkeypatch.setenv("LLMEXP_ALLOW", "someone/model")
     assert recorded_base({"base": base}).trust_remote_code is runs_code
     with pytest.raises(UserError, match=r"base\._target_"):
         recorded_base({"base": {**base, "_target_": "os.system"}})

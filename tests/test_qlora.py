@@ -168,10 +168,14 @@ def test_without_bitsandbytes_it_says_what_to_install(
     assert "pip install bitsandbytes" in complaint
 
 
-def test_a_dequantised_base_computes_bit_for_bit_the_same(case: tuple[Path, Any]) -> None:
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_dequantised_base_computes_bit_for_bit_the_same(
+    case: tuple[Path, Any], dtype: str
+) -> None:
     found, outputs = [], []
     for how in ("never", "always"):
-        made = nets.context(case[0], nets.qlora(dequantize=how), case[1])
+        strategy = nets.qlora(dequantize=how, compute_dtype=dtype)
+        made = nets.context(case[0], strategy, case[1])
         net = nets.adapted(made)
         assert bool(quantized(net)) is (how == "never")
         found.append(nets.gradients(net, made))

@@ -22,9 +22,14 @@ def test_a_folder_that_holds_a_run_is_refused_in_a_sentence(sweep: bool, tmp_pat
         where = ["-m", f"hydra.sweep.dir={tmp_path}", "hydra.sweep.subdir=taken"]
     command = [sys.executable, str(ROOT / "run.py"), "tracking=none", *where]
     done = subprocess.run(command, cwd=ROOT, env=os.environ, capture_output=True, text=True)
-    assert done.returncode == 2
-    said = f"llmexp: {folder} holds a run already; say resume=auto to continue it"
-    assert done.stderr.startswith(said) and done.stderr.count("\n") == 1
+    if sweep:
+        # A job of several: it fails, the others run.
+        assert done.returncode == 1 and not done.stderr
+        assert f"failed: {folder} holds another experiment" in done.stdout
+    else:
+        assert done.returncode == 2
+        said = f"llmexp: {folder} holds a run already; say resume=auto to continue it"
+        assert done.stderr.startswith(said) and done.stderr.count("\n") == 1
     assert [p.name for p in folder.iterdir()] == ["result.json"]
     assert (folder / "result.json").read_text() == '{"status": "completed"}\n'
 

@@ -11,13 +11,13 @@ STEPS, WARMUP, PEAK = 60, 6, 1e-3
 NAMES = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup"}
 
 
-def rates(schedule: str, end: float) -> list[float]:
+def rates(schedule: str, end: float, warmup: int = WARMUP) -> list[float]:
     spec = AdamW(
         learning_rate=PEAK,
         weight_decay=0.1,
         beta1=0.9,
         beta2=0.99,
-        warmup=WARMUP,
+        warmup=warmup,
         schedule=schedule,
         states="full",
         final_learning_rate=end,
@@ -49,3 +49,10 @@ def test_a_schedule_ends_where_yaml_says(schedule: str) -> None:
     assert found[WARMUP] == pytest.approx(PEAK)
     assert found[-1] == pytest.approx(1e-4)
     assert min(found[WARMUP:]) >= 1e-4 * (1 - 1e-9)
+
+
+@pytest.mark.parametrize("schedule", NAMES)
+@pytest.mark.parametrize("warmup", [STEPS, 2 * STEPS])
+def test_a_run_may_be_all_warmup(schedule: str, warmup: int) -> None:
+    found = rates(schedule, 1e-4, warmup)
+    assert found[:STEPS] == pytest.approx([PEAK * k / warmup for k in range(STEPS)])

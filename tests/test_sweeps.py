@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from llmexp.jobs.results import read_result
+from llmexp.sweeps.board import Board
 
 ROOT = Path(__file__).parents[1]
 SMOKE = ["debug=smoke", "hydra.sweep.dir=sweep"]
@@ -23,7 +24,7 @@ def llmexp(cwd: Path, *words: str) -> subprocess.CompletedProcess[str]:
 
 
 def jobs(cwd: Path) -> list[Path]:
-    return sorted(folder for folder in (cwd / "sweep").iterdir() if folder.is_dir())
+    return [cwd / "sweep" / entry.name for entry in Board(cwd / "sweep").entries()]
 
 
 def test_a_failed_job_stops_no_other_and_is_in_the_table(tmp_path: Path) -> None:
@@ -39,9 +40,13 @@ def test_a_failed_job_stops_no_other_and_is_in_the_table(tmp_path: Path) -> None
     assert "every row has the label 'a'" in results[1]["reason"]
     assert "every row has the label 'a'" in done.stdout
     assert "Traceback" not in done.stdout + done.stderr
-    lines = done.stdout.splitlines()
-    assert sum(line.startswith("head_only") for line in lines) == 2
-    assert sum(line.startswith("failed: head_only") for line in lines) == 1
+    table = done.stdout[done.stdout.index("\njob ") :].splitlines()
+    for name in ("good", "bad", "fine"):
+        status = "failed" if name == "bad" else "completed"
+        assert [f" {status} " in line for line in table if line.startswith(f"train-{name}")] == [
+            True
+        ]
+    assert sum(line.startswith("failed: train-bad") for line in table) == 1
 
 
 def test_a_named_sweep_runs_its_jobs_without_m(tmp_path: Path) -> None:
@@ -60,5 +65,5 @@ def test_every_strategy_in_one_command_and_one_table(tmp_path: Path) -> None:
     results = [read_result(folder) for folder in jobs(tmp_path)]
     there = {path.stem for path in (ROOT / "conf" / "strategy").glob("*.yaml")}
     assert {result["strategy"] for result in results} == there
-    table = done.stdout.splitlines()[-len(there) - 1 :]
-    assert {line.split()[0] for line in table} == there | {"(baseline)"}
+    again = llmexp(tmp_path, "+sweep=strategies")
+    assert again.stdout.count("complete already") == len(there)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +9,9 @@ import pytest
 import torch
 
 from llmexp.data.batches import POOL, UpdateBatches
-from llmexp.data.module import TokenData
 from llmexp.data.token_budget import BudgetEvaluationBatches, BudgetUpdateBatches, cut_by_tokens
 from llmexp.errors import UserError
-from llmexp.strategies.full_finetune import FullFinetune
 from tests import runs, tiny
-from tests.test_token_exact import MeanOfMeans, compare, context, still, trained
 
 BUDGET = 200
 
@@ -95,34 +91,6 @@ def test_a_budget_smaller_than_a_row_is_one_sentence() -> None:
     with pytest.raises(UserError, match=r"a row has 9 tokens .* use data.tokens_per_batch=9"):
         BudgetUpdateBatches([3, 9, 4], 8)
     assert epoch(BudgetUpdateBatches([3, 9, 4], 9), 0)
-
-
-@pytest.mark.parametrize("task", ["classification", "instruction", "language_modeling"])
-def test_an_update_is_the_mean_over_all_its_rows(tmp_path: Path, task: str) -> None:
-    """Against one batch of all rows of each update; the mean of means is noticed."""
-    made = still(context(tmp_path, task, FullFinetune(), rows=23, batch_size=1, accumulate=3))
-    made = replace(made, task=replace(made.task, tokens_per_batch=110))
-    loop, seen = trained(made)
-    _, wrong = trained(made, MeanOfMeans)
-    data = TokenData(made, 3)
-    data.setup("fit")
-    batches = list(data.train_dataloader().batch_sampler)
-    windows = [batches[k : k + 3] for k in range(0, len(batches), 3)]
-    assert len(windows) == len(seen.updates) > 1
-    assert len({len(batch) for batch in batches}) > 1 or task == "language_modeling"
-    for n, window in enumerate(windows):
-        rows = [data.encoded["train"].rows[i] for batch in window for i in batch]
-        loop.zero_grad()
-        loss = made.task.loss(loop.net, made.task.collate(rows, made.pad_id))
-        (loss.total / loss.count).backward()
-        found = {n: p.grad for n, p in loop.named_parameters() if p.grad is not None}
-        off = sum(float((seen.updates[n][k] - g).double().square().sum()) for k, g in found.items())
-        size = sum(float(g.double().square().sum()) for g in found.values())
-        assert (off / size) ** 0.5 < 1e-5
-        assert seen.losses[n] == pytest.approx(float(loss.total / loss.count), abs=1e-6)
-    if task != "language_modeling":  # blocks are all alike
-        loss, grads = compare(wrong, seen)
-        assert loss > 1e-4 and grads > 1e-3
 
 
 @pytest.mark.parametrize("pose", [runs.classified, runs.answered])

@@ -23,6 +23,7 @@ from llmexp.config import Cache, spec
 from llmexp.context import Context
 from llmexp.data import token_cache, token_key
 from llmexp.data.module import TokenData
+from llmexp.data.sources import load_examples
 from llmexp.data.token_file import TokenFile
 from llmexp.data.token_key import UNREAD, encoding_fields
 from llmexp.tasks.base import Encoded, Examples, Task
@@ -158,6 +159,19 @@ def test_every_ingredient_changes_the_key(
 
     assert key(fresh()) == key(fresh())
     assert key(CHANGES[ingredient](fresh())) != key(fresh())
+
+
+def test_other_columns_change_the_key(checkpoint: Path, tmp_path: Path) -> None:
+    """The same file read by other columns, and by the same ones again."""
+    file = tmp_path / "rows.csv"
+    lines = [f"text {i},other {i},{'ab'[i % 2]}" for i in range(20)]
+    file.write_text("\n".join(["first,second,label", *lines]))
+
+    def read_by(column: str) -> str:
+        task = Classification(train=str(file), columns={"text": column})
+        return key(context(checkpoint, tmp_path, (task, load_examples(task))))
+
+    assert read_by("first") == read_by("first") != read_by("second")
 
 
 @pytest.mark.parametrize("folder", ["tasks", "data"])

@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 import json
+import random
+import socket
 import subprocess
 import sys
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sklearn.metrics import precision_recall_curve
 
-from llmexp.tracking.secrets import masked
+from llmexp.secrets import masked
+from llmexp.tracking import artifacts
+from llmexp.tracking.artifacts import aliases
+from llmexp.tracking.base import numbers
+from llmexp.tracking.login import WAIT
+from llmexp.tracking.media import charts
 from llmexp.tracking.wandb import summary
+from tests import runs, tiny
 from tests.test_distributed import ROOT, TWO, inputs, run  # noqa: F401  (a fixture)
 
 COMMON = ["strategy=head_only", "data.batch_size=8", "trainer.log_every_n_steps=1"]
@@ -19,17 +31,29 @@ COMMON = ["strategy=head_only", "data.batch_size=8", "trainer.log_every_n_steps=
 
 def offline(folder: Path) -> dict[str, Any]:
     """The one W&B run in a folder, read back from its file: run, config, summary and history."""
-    files = list(folder.glob("wandb/offline-run-*/run-*.wandb"))
-    assert len(files) == 1
-    found: dict[str, Any] = {"run": {}, "history": []}
-    for line in inspected(files[0]).splitlines():
+    (found,) = sessions(folder)
+    return found
+
+
+def sessions(folder: Path) -> list[dict[str, Any]]:
+    """What each process that worked on a run wrote, in order."""
+    files = sorted(folder.glob("wandb/offline-run-*/run-*.wandb"))
+    return [read(file) for file in files]
+
+
+def read(file: Path) -> dict[str, Any]:
+    """A `.wandb` file by its records."""
+    found: dict[str, Any] = {"run": {}, "history": [], "artifacts": []}
+    for line in inspected(file).splitlines():
         record = json.loads(line)
         if record["type"] == "run":
             found["run"] |= record["run"]
             found["config"] = record["run"]["config"]["update"]
         elif record["type"] == "history":
             found["history"].append(record["history"]["item"])
-    return found | {"summary": json.loads(inspected(files[0], "--summary"))["summary"]}
+        elif record["type"] == "artifact":
+            found["artifacts"].append(record["artifact"])
+    return found | {"summary": json.loads(inspected(file, "--summary"))["summary"]}
 
 
 def inspected(file: Path, *options: str) -> str:
@@ -92,6 +116,160 @@ def test_each_job_of_a_sweep_is_one_run_in_one_group(tracked: list[str], tmp_pat
 
 
 @pytest.mark.long
+def test_every_tracker_carries_the_same_keys(tracked: list[str], tmp_path: Path) -> None:
+    """Curves and the numbers of `result.json`: in W&B, TensorBoard, CSV, under the same names."""
+    event_accumulator = pytest.importorskip(
+        "tensorboard.backend.event_processing.event_accumulator"
+    )
+    found = {}
+    for tracking in ("wandb", "csv", "tensorboard"):
+        result = run(tmp_path / tracking, *tracked, *COMMON, f"tracking={tracking}")
+        assert set(numbers(result)) > set(result["metrics"])
+    told = offline(tmp_path / "wandb")
+    charts = ("test/predictions", "test/confusion_matrix_table", "test/pr_curve_table")
+    keys = {key.partition(".")[0] for row in [*told["history"], told["summary"]] for key in row}
+    found["wandb"] = {k for k in keys if "/" in k and k not in (*charts, "trainer/global_step")}
+    table = (tmp_path / "csv" / "csv" / "metrics.csv").read_text().splitlines()
+    found["csv"] = {column for column in table[0].split(",") if "/" in column}
+    events = event_accumulator.EventAccumulator(str(tmp_path / "tensorboard" / "tensorboard"))
+    found["tensorboard"] = {tag for tag in events.Reload().Tags()["scalars"] if "/" in tag}
+    assert found["csv"] == found["tensorboard"] == found["wandb"] >= set(numbers(result))
+
+
+@pytest.mark.long
+def test_a_killed_run_goes_on_as_the_same_wandb_run(tracked: list[str], tmp_path: Path) -> None:
+    """Same id; the last file alone holds every step once, though the first may be half a file."""
+    folder = tmp_path / "a"
+    given = [*tracked, *COMMON, "trainer.max_epochs=25", f"hydra.run.dir={folder}"]
+    given[:] = [o for o in given if o != "trainer.max_epochs=1"]
+    command = [sys.executable, "run.py", *given]
+    with (tmp_path / "first.log").open("w") as log:
+        first = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log)
+    metrics = folder / "metrics.jsonl"
+    while not metrics.is_file() or len(metrics.read_text().splitlines()) < 40:
+        assert first.poll() is None, (tmp_path / "first.log").read_text()
+        time.sleep(0.01)
+    first.kill()
+    first.wait()
+    assert run(folder, *given[:-1], "resume=auto")["status"] == "completed"
+    files = sorted(folder.glob("wandb/offline-run-*/run-*.wandb"))
+    assert len(files) == 2 and files[0].name == files[1].name
+    last = read(files[1])
+    assert last["run"]["run_id"] == (folder / "wandb" / "id").read_text()
+    steps = [row["trainer/global_step"] for row in last["history"] if "train/loss" in row]
+    assert steps == list(range(6 * 25))
+    losses = [row["val/loss"] for row in last["history"] if "val/loss" in row]
+    assert len(losses) == 25
+
+
+def test_the_network_s_answers_can_be_read_as_it_learns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At every evaluation the same rows; the test's table has a score beside each answer."""
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    folder = tmp_path / "a"
+    model = tiny.llama(tmp_path / "llama")
+    given = [f"model.path={model}", *runs.answered(tmp_path / "data"), "strategy=lora"]
+    more = ["trainer.max_epochs=2", "tracking=wandb", "tracking.samples=2"]
+    runs.finished(folder, "model=local", *given, *more)
+    lines = [json.loads(line) for line in (folder / "samples.jsonl").read_text().splitlines()]
+    validated = [row for row in offline(folder)["history"] if "val/loss" in row]
+    steps = [row["trainer/global_step"] + 1 for row in validated]
+    assert [line["step"] for line in lines] == [s for s in steps for _ in range(2)]
+    assert len(steps) == 2 and [line["index"] for line in lines] == [0, 1, 0, 1]
+    (told,) = sessions(folder)
+    tables = [row["val/samples.nrows"] for row in told["history"] if "val/samples.nrows" in row]
+    assert tables == [2, 2]
+    shown = columns_of(folder, "test/predictions")
+    assert {"input", "reference", "prediction", "exact_match", "rouge_l"} <= set(shown)
+
+
+def columns_of(folder: Path, key: str) -> list[str]:
+    (file,) = folder.glob(f"wandb/*/files/media/table/{key}*.table.json")
+    columns: list[str] = json.loads(file.read_text())["columns"]
+    return columns
+
+
+@pytest.mark.long
+def test_two_runs_of_one_process_are_two_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    model = tiny.bert(tmp_path / "bert", labels=3)
+    given = [f"model.path={model}", *runs.classified(tmp_path / "data"), "strategy=head_only"]
+    told = []
+    for name in ("a", "b"):
+        result = runs.finished(tmp_path / name, "model=local", *given, "tracking=wandb")
+        told.append(offline(tmp_path / name))
+        assert told[-1]["summary"]["test/loss"] == pytest.approx(result["metrics"]["test/loss"])
+    assert told[0]["run"]["run_id"] != told[1]["run"]["run_id"]
+    assert "score" in columns_of(tmp_path / "a", "test/predictions")
+
+
+def test_precision_by_recall_is_scikit_learn_s_though_a_label_is_missing() -> None:
+    """W&B's chart takes columns by what occurs: label b never does."""
+    draw = random.Random(0)
+    labels, answers = ["a", "b", "c"], []
+    for _ in range(60):
+        scores = [draw.random() for _ in labels]
+        shares = {name: s / sum(scores) for name, s in zip(labels, scores, strict=True)}
+        best = max(shares, key=lambda name: shares[name])
+        answers.append({"reference": draw.choice("ac"), "prediction": best, "scores": shares})
+    rows = charts(answers, labels)["test/pr_curve"].table.data
+    for name in "ac":
+        truth = [a["reference"] == name for a in answers]
+        precision, recall, _ = precision_recall_curve(truth, [a["scores"][name] for a in answers])
+        for label, shown, at in rows:
+            if label == name:
+                best = max(p for p, r in zip(precision, recall, strict=True) if r >= at - 5e-4)
+                assert shown == pytest.approx(best, abs=1e-3)
+    assert {row[0] for row in rows} == {"a", "c"}
+
+
+@pytest.mark.parametrize(
+    ("objective", "mine", "best", "wins"),
+    [
+        ("val/loss", 0.5, None, True),
+        ("val/loss", 0.5, 0.6, True),
+        ("val/loss", 0.6, 0.5, False),
+        ("val/accuracy", 0.6, 0.5, True),
+        ("val/accuracy", 0.5, 0.5, False),
+        ("val/perplexity", 9.0, 8.0, False),
+    ],
+)
+def test_best_is_the_version_with_the_best_objective(
+    objective: str, mine: float, best: float | None, wins: bool
+) -> None:
+    facts = {"objective": objective, "metrics": {objective: mine}}
+    other = None if best is None else {"metrics": {objective: best}}
+    assert aliases(facts, other) == (["latest", "best"] if wins else ["latest"])
+
+
+def test_data_model_and_files_are_artifacts(tmp_path: Path) -> None:
+    """What an online run would send, recorded in an offline file: names, kinds and aliases."""
+    import wandb
+
+    model = tiny.bert(tmp_path / "bert", labels=3)
+    given = [f"model.path={model}", *runs.classified(tmp_path / "data"), "strategy=head_only"]
+    result = runs.finished(tmp_path / "run", "model=local", *given)
+    made = artifacts.model(tmp_path / "run", result, "val/loss")
+    source = artifacts.data(tmp_path / "run", result)
+    left = artifacts.files(tmp_path / "run", "abc")
+    assert source.metadata["fingerprint"] == result["fingerprint"]
+    assert "model.safetensors" in made.manifest.entries and "result.json" in left.manifest.entries
+    assert list(source.manifest.entries) == ["data.json"]
+    with wandb.init(mode="offline", dir=tmp_path, project="p") as told:
+        told.log_artifact(made, aliases=aliases(made.metadata, None))
+        told.log_artifact(source)
+        told.log_artifact(left)
+    (file,) = tmp_path.glob("wandb/offline-run-*/run-*.wandb")
+    sent = {a["name"]: a for a in read(file)["artifacts"]}
+    assert {"latest", "best"} <= set(sent[f"model-{result['name']}"]["aliases"])
+    assert sent[f"data-{result['data']}"]["type"] == "dataset"
+    assert sent["run-abc"]["type"] == "run"
+
+
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("tracking", "file"),
     [
@@ -127,6 +305,46 @@ def test_required_tracking_without_a_key_is_refused_at_once(
     assert done.returncode == 2
     assert "tracking.required" in done.stderr and "not logged in" in done.stderr
     assert not (tmp_path / "a").exists()
+
+
+@pytest.mark.long
+def test_a_server_that_never_answers_costs_seconds(
+    tracked: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It takes the connection and is silent: the run is offline after WAIT seconds."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+        monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{server.getsockname()[1]}")
+        began = time.monotonic()
+        assert run(tmp_path / "a", *tracked, *COMMON)["status"] == "completed"
+        assert time.monotonic() - began < WAIT + 60
+    assert offline(tmp_path / "a")["summary"]["status"] == "completed"
+
+
+@pytest.mark.long
+def test_a_server_that_is_no_wandb_does_not_stop_a_run(
+    tracked: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It answers, and then refuses all that W&B asks: offline once START seconds are over."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), Refusing) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+        monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{server.server_port}")
+        assert run(tmp_path / "a", *tracked, *COMMON)["status"] == "completed"
+        server.shutdown()
+    assert offline(tmp_path / "a")["summary"]["status"] == "completed"
+
+
+class Refusing(BaseHTTPRequestHandler):
+    """A web server that has nothing."""
+
+    def do_GET(self) -> None:
+        self.send_error(500)
+
+    do_POST = do_GET  # noqa: N815  (the library's name)
+
+    def log_message(self, *_: Any) -> None:
+        pass
 
 
 @pytest.mark.long

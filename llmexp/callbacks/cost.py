@@ -24,10 +24,32 @@ class Cost(pl.Callback):
         self.record = record
         self.began: float | None = None
 
+        self.trainer: pl.Trainer | None = None
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"fit_seconds": self._seconds()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """What the run cost before it was interrupted belongs to it."""
+        self.record.cost["fit_seconds"] = state_dict["fit_seconds"]
+
+    def on_load_checkpoint(self, trainer: pl.Trainer, pl_module: Any, checkpoint: Any) -> None:
+        tokens = [process["tokens"] for process in checkpoint["resume"]["processes"]]
+        self.record.cost["tokens_trained"] = sum(tokens)
+
+    def _seconds(self) -> float:
+        """Of training so far."""
+        before: float = self.record.cost["fit_seconds"]
+        if self.began is None or self.trainer is None:
+            return before
+        now = time.perf_counter() - self.began - saving_seconds(self.trainer)
+        return round(before + now, 3)
+
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if torch.cuda.is_available():
             torch.cuda.reset_peak_memory_stats()
         self.began = time.perf_counter() - saving_seconds(trainer)
+        self.trainer = trainer
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         if torch.cuda.is_available():
@@ -42,11 +64,9 @@ class Cost(pl.Callback):
     def _note(self, trainer: pl.Trainer, tokens: int) -> None:
         if self.began is None:
             return
-        seconds = time.perf_counter() - self.began - saving_seconds(trainer)
+        self.record.cost["fit_seconds"] = self._seconds()
+        self.record.cost["tokens_trained"] = tokens
         self.began = None
-        cost = self.record.cost
-        cost["fit_seconds"] = round(cost["fit_seconds"] + seconds, 3)
-        cost["tokens_trained"] = tokens
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         peak = torch.tensor(peak_memory_mb(), device=pl_module.device)

@@ -8,8 +8,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llmexp.compare import comparison
-from llmexp.compare import text as comparison_text
+from llmexp.compare import comparison, text
+from llmexp.compare.apart import why_apart
+from llmexp.compare.conclusions import conclusions, remarks
+from llmexp.compare.study import Study, study
+from llmexp.compare.table import table as table_of
 from llmexp.errors import UserError
 from llmexp.jobs.results import FILE
 
@@ -26,21 +29,39 @@ def main(argv: list[str]) -> int:
     results = list(found.values())
     if not results:
         raise UserError(f"there is no run ({FILE}) below {', '.join(args.paths)}")
-    groups = comparison.groups(results, args.metric)
-    if args.csv:
-        print(comparison_text.csv_text(groups), end="")
+    studies = studied(results, args.metric, args.by.split(",") if args.by else None)
+    if args.html:
+        from llmexp.compare.report.page import html_text
+        from llmexp.jobs.results import write_atomic
+
+        page = Path(args.html)
+        page.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(page, html_text(studies))
+        print(f"{page}: {len(results)} runs; open it in a browser")
+    elif args.parquet:
+        text.write_parquet(studies, Path(args.parquet))
+        print(f"{len(results)} runs are in {args.parquet}")
+    elif args.csv:
+        print(text.csv_text(studies), end="")
     elif args.markdown:
-        print(comparison_text.markdown_text(groups), end="")
+        print(text.markdown_text(studies), end="")
     elif args.svg:
-        print(comparison_text.svg_text(lambda console: _print(groups, console)), end="")
+        print(text.svg_text(lambda console: _print(studies, console)), end="")
     else:
-        _print(groups)
+        _print(studies)
     return 0
+
+
+def studied(
+    results: list[Result], metric: str | None = None, by: list[str] | None = None
+) -> list[Study]:
+    """One study for each test set."""
+    return [study(group, by) for group in comparison.groups(results, metric)]
 
 
 def table(results: list[Result], metric: str | None = None) -> None:
     """Print results as `llmexp compare` does, one table for each test set."""
-    _print(comparison.groups(results, metric))
+    _print(studied(results, metric))
 
 
 def find(path: Path) -> list[Result]:
@@ -71,21 +92,30 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("paths", nargs="+", help="run folders, or folders that hold some")
     parser.add_argument("--metric", metavar="KEY", help="what best means, such as test/f1_macro")
+    parser.add_argument(
+        "--by", metavar="KEY,...", help="what makes runs one arm, such as strategy or strategy.rank"
+    )
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--csv", action="store_true", help="every column, for other programs")
     form.add_argument("--markdown", action="store_true", help="a table for a document")
     form.add_argument("--svg", action="store_true", help="the table as a picture")
+    form.add_argument("--html", metavar="FILE", help="a page with tables, pictures and examples")
+    form.add_argument("--parquet", metavar="FILE", help="every column with its type, into a file")
     return parser
 
 
-def _print(groups: Iterable[comparison.Group], console: Console | None = None) -> None:
+def _print(studies: Iterable[Study], console: Console | None = None) -> None:
     from rich.console import Console
 
     console = console or Console(highlight=False)
-    groups = list(groups)
-    if len(groups) > 1:
-        console.print(comparison.why_apart(groups), soft_wrap=True, markup=False)
-    for group in groups:
-        console.print(comparison_text.rich_table(group))
-        for line in comparison.footnotes(group):
+    studies = list(studies)
+    apart = why_apart([one.group for one in studies])
+    if apart:
+        console.print(apart, soft_wrap=True, markup=False)
+    for one in studies:
+        shown = table_of(one)
+        console.print(text.rich_table(shown))
+        for line in [*shown.notes, *remarks(one)]:
             console.print(line, soft_wrap=True, markup=False)
+        for line in conclusions(one):
+            console.print(line, markup=False)

@@ -7,8 +7,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from llmexp.compare.apart import listed
 from llmexp.compare.figures import memory, number, seconds, short
+from llmexp.compare.verdict import lower_is_better
 from llmexp.errors import UserError, did_you_mean
+from llmexp.jobs.price import charged_seconds
 
 Result = dict[str, Any]
 
@@ -24,7 +27,6 @@ METRICS = (
 )
 # Columns of metrics; one less for each of model and seed, so that 80 characters are enough.
 SHOWN = 3
-LOWER_IS_BETTER = ("loss", "perplexity", "bits_per_byte")
 # Per token of one tokenizer: other tokens, other numbers.
 PER_TOKEN = ("loss", "perplexity", "token_accuracy")
 CHOICES = ("strategy", "model", "data", "seed", "name", "resume")
@@ -54,10 +56,6 @@ class Group:
     def varying(self) -> list[str]:
         """Which of model and seed differ between the runs, and so need a column."""
         return [name for name in ("model", "seed") if len(self.names(name)) > 1]
-
-
-def lower_is_better(metric: str) -> bool:
-    return metric.rpartition("/")[2] in LOWER_IS_BETTER
 
 
 def groups(results: Iterable[Result], metric: str | None = None) -> list[Group]:
@@ -113,9 +111,11 @@ def columns(group: Group) -> list[str]:
 
 def rows(group: Group) -> list[list[str]]:
     """One row a run, best first, with the baseline where its quality puts it."""
-    marks = legend(group)
-    made = [(run["metrics"], _cells(group, run, marks.get(i))) for i, run in enumerate(group.runs)]
-    made += [(reference, _baseline_cells(group, reference)) for reference in _baselines(group)]
+    numbers = legend(group)
+    made = [
+        (run["metrics"], _cells(group, run, numbers.get(i))) for i, run in enumerate(group.runs)
+    ]
+    made += [(reference, _baseline_cells(group, reference)) for reference in baselines(group)]
     return [cells for _, cells in sorted(made, key=lambda pair: order(pair[0], group.metric))]
 
 
@@ -140,11 +140,11 @@ def _cells(group: Group, run: Result, mark: int | None) -> list[str]:
     cells += [number(run["metrics"].get(name)) for name in group.metrics()]
     # Features that were computed before cost what they cost then: a warm cache is not free.
     training = cost["fit_seconds"] + cost.get("prefix_seconds", 0.0)
-    cells += [seconds(training), seconds(cost["total_seconds"])]
+    cells += [seconds(training), seconds(charged_seconds(cost))]
     return [*cells, short(cost["trainable_parameters"]), memory(cost["peak_memory_mb"])]
 
 
-def _baselines(group: Group) -> list[dict[str, Any]]:
+def baselines(group: Group) -> list[dict[str, Any]]:
     found: dict[Any, dict[str, Any]] = {}
     for run in group.runs:
         baseline = run.get("baseline", {})
@@ -167,23 +167,21 @@ def title(group: Group) -> str:
         parts.append(f"{test} test rows")
     shared = [key for key in ("model", "seed") if key not in group.varying()]
     parts += [f"{key} {group.names(key)[0]}" for key in shared]
-    return ", ".join(parts)
+    return ", ".join(dict.fromkeys(parts))
 
 
-def why_apart(found: list[Group]) -> str:
-    tables = sum(1 for group in found if group.runs)
-    if tables < 2:
-        return ""
-    return (
-        f"{tables} tables: these runs pose different tasks or were tested on different rows "
-        "(by fingerprint), so their numbers do not compare."
-    )
+def marks(group: Group) -> list[str]:
+    """What the marks in the first column mean."""
+    at, said = legend(group), changed(group)
+    return list(dict.fromkeys(f"({at[i]}) {said[i]}" for i in at))
 
 
 def footnotes(group: Group) -> list[str]:
-    """What a reader must know beside the numbers; what the marks in the first column mean."""
-    marks, said = legend(group), changed(group)
-    lines = list(dict.fromkeys(f"({marks[i]}) {said[i]}" for i in marks))
+    """What a reader must know beside the numbers."""
+    lines = []
+    lacking = [run for run in group.runs if run["metrics"].get(group.metric) is None]
+    if lacking and len(lacking) < len(group.runs):
+        lines.append(f"no {group.metric}, so not compared by it: {listed(lacking)}")
     named = [m for m in group.metrics() if m.rpartition("/")[2] in PER_TOKEN]
     if named and "model" in group.varying() and not has_labels(group):
         lines.append("loss and perplexity are per token: models with other tokenizers differ.")

@@ -33,31 +33,37 @@ BUILT_IN = (
 # Hydra instantiates these itself, from its own nodes, before any of our code runs.
 HYDRA_OWN = (
     "hydra._internal.core_plugins",
+    "hydra_plugins.llmexp_sweeps",
     "hydra_plugins.hydra_joblib_launcher",
     "hydra_plugins.hydra_submitit_launcher",
-    "hydra_plugins.hydra_colorlog",
+    "llmexp.sweeps",
 )
-LOGGING_CLASSES = ("logging.", "colorlog.")
-DOTTED = re.compile(r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)+$")
+# Hydra's words for "call it with these", "do not call it yet": a spec is always called by name.
+CALLING = ("_args_", "_partial_", "_recursive_", "_convert_")
+DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+", re.ASCII)
 
 
-def allowed_prefixes() -> tuple[str, ...]:
-    """Everything that may be named: built in, from the environment, from installed plugins."""
+def widened() -> tuple[str, ...]:
+    """What the user trusts beyond our own: from the environment, from installed plugins."""
     from_environment = [p.strip() for p in os.environ.get("LLMEXP_ALLOW", "").split(",")]
     from_plugins = [point.module for point in entry_points(group="llmexp.plugins")]
-    return (*BUILT_IN, *(p for p in (*from_environment, *from_plugins) if p))
+    return tuple(p for p in (*from_environment, *from_plugins) if p)
 
 
-def _under(target: str, prefixes: tuple[str, ...]) -> bool:
-    return any(target == p or target.startswith(p + ".") for p in prefixes)
+def prefixes(inside_hydra: bool = False) -> tuple[str, ...]:
+    """Everything that may be named, in the experiment or in Hydra's own node."""
+    return (*(HYDRA_OWN if inside_hydra else BUILT_IN), *widened())
 
 
-def complaint(target: Any, inside_hydra: bool = False) -> str | None:
+def _under(target: str, allowed: tuple[str, ...]) -> bool:
+    return any(target == p or target.startswith(p + ".") for p in allowed)
+
+
+def complaint(target: Any, allowed: tuple[str, ...]) -> str | None:
     """Why `target` may not be named, or None; looks at the string only, imports nothing."""
-    if not isinstance(target, str) or not DOTTED.match(target):
-        return f"{target!r} is not the dotted name of a class"
-    prefixes = HYDRA_OWN + allowed_prefixes() if inside_hydra else allowed_prefixes()
-    if _under(target, prefixes):
+    if not isinstance(target, str) or not DOTTED.fullmatch(target):
+        return f"{target!r:.80} is not the dotted name of a class"
+    if _under(target, allowed):
         return None
     package = target.split(".")[0]
     return (
@@ -66,48 +72,43 @@ def complaint(target: Any, inside_hydra: bool = False) -> str | None:
     )
 
 
-def targets(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    """Every (key, `_target_` value) in a plain tree."""
+def named(node: Any, key: str = "") -> Iterator[tuple[str, str, Any]]:
+    """Every (key, name, value) of a plain tree, at any depth."""
     if isinstance(node, dict):
         for name, value in node.items():
             here = f"{key}.{name}" if key else str(name)
-            if name == "_target_":
-                yield here, value
-            yield from targets(value, here)
+            yield here, str(name), value
+            yield from named(value, here)
     elif isinstance(node, (list, tuple)):
         for i, value in enumerate(node):
-            yield from targets(value, f"{key}[{i}]")
+            yield from named(value, f"{key}[{i}]")
 
 
-def logging_classes(node: Any, key: str) -> Iterator[tuple[str, Any]]:
-    """Every class a logging dictConfig would import (`class` and `()` keys)."""
-    if isinstance(node, dict):
-        for name, value in node.items():
-            if name in ("class", "()") and isinstance(value, str):
-                yield f"{key}.{name}", value
-            yield from logging_classes(value, f"{key}.{name}")
-
-
-def complaints(tree: dict[str, Any], hydra: dict[str, Any] | None = None) -> list[str]:
-    """One sentence for each forbidden name in the experiment tree and in Hydra's own node."""
-    found = [f"{key}: {why}" for key, t in targets(tree) if (why := complaint(t))]
-    if hydra:
-        found += [f"hydra.{k}: {why}" for k, t in targets(hydra) if (why := complaint(t, True))]
-        for part in ("job_logging", "hydra_logging"):
-            found += [
-                f"hydra.{key}: {cls} is not a logging class"
-                for key, cls in logging_classes(hydra.get(part), part)
-                if not cls.startswith(LOGGING_CLASSES)
-            ]
+def complaints(tree: dict[str, Any]) -> list[str]:
+    """One sentence for each forbidden name in the tree of an experiment."""
+    found, allowed = [], prefixes()
+    for key, name, value in named(tree):
+        why = complaint(value, allowed) if name == "_target_" else None
+        if name in CALLING:
+            why = "is Hydra's, and not used here: name a class and its arguments"
+        found += [f"{key}: {why}"] if why else []
     return found
 
 
-def resolve(target: str) -> Any:
-    """Import what `target` names; its own home must be allowed too, not only the road to it.
+def resolve(target: str, allowed: tuple[str, ...] | None = None) -> type[Any]:
+    """Import the class that `target` names; its own home must be allowed too, not only the road.
 
     `llmexp.models.os.system` is refused: the road is ours, the home is `posix`.
     """
-    why = complaint(target)
+    found = imported(target, prefixes() if allowed is None else allowed)
+    if not isinstance(found, type):
+        raise UserError(f"{target} is not a class of an allowed package")
+    return found
+
+
+def imported(target: str, allowed: tuple[str, ...]) -> Any:
+    """The class or function that `target` names, checked before and after it is imported."""
+    why = complaint(target, allowed)
     if why:
         raise UserError(why)
     parts = target.split(".")
@@ -125,6 +126,6 @@ def resolve(target: str) -> Any:
             found = getattr(found, name)
         break
     home = getattr(found, "__module__", None)
-    if not callable(found) or home is None or complaint(f"{home}.{parts[-1]}"):
+    if not callable(found) or home is None or complaint(f"{home}.{parts[-1]}", allowed):
         raise UserError(f"{target} is not a class or function of an allowed package")
     return found

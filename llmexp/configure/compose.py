@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import secrets
+from dataclasses import replace
 from importlib.metadata import entry_points
 from pathlib import Path
 
 from hydra import compose, initialize_config_dir
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
@@ -17,9 +17,12 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from llmexp.configure import allow, refusals
+from llmexp import secrets as secret
+from llmexp.configure import allow, hydra_node, packages, refusals, roots, trust
 from llmexp.configure.composed import LATE, Composed, conf_dir
 from llmexp.errors import ConfigError
+from llmexp.sweeps import names  # noqa: F401  registers ${llmexp.sweep:} and ${llmexp.job:}
+from llmexp.sweeps.settings import job_lines
 
 # Two runs started in the same second get folders of their own.
 OmegaConf.register_new_resolver("llmexp.id", lambda: secrets.token_hex(2), use_cache=True)
@@ -28,6 +31,9 @@ OmegaConf.register_new_resolver("llmexp.id", lambda: secrets.token_hex(2), use_c
 # Nodes whose keys a spec or a signature checks by name: better than Hydra can, because a class
 # knows every key it takes and a YAML only those that somebody wrote.
 CHECKED = ("strategy", "model", "data", "optim", "trainer", "hardware", "callbacks", "tracking")
+
+# The overrides of a named sweep, by key.
+PARAMS = "hydra.sweeper.params"
 
 
 def open_keys(overrides: list[str]) -> list[str]:
@@ -42,8 +48,18 @@ def open_keys(overrides: list[str]) -> list[str]:
         if key.startswith("+") and key[1:] in (*LATE, *CHECKED):
             line, key = line[1:], key[1:]
         group, dot, _ = key.partition(".")
-        opened.append(f"++{line}" if dot and group in CHECKED else line)
+        free = (dot and group in CHECKED) or key.startswith("hydra.sweeper.space")
+        opened.append(f"++{line}" if free and not line.startswith("+") else _param(line))
     return opened
+
+
+def _param(line: str) -> str:
+    """`hydra.sweeper.params.seed=1,2` as Hydra takes it: that node is null until it is given."""
+    key, _, value = line.lstrip("+").partition("=")
+    if not key.startswith(f"{PARAMS}."):
+        return line
+    quoted = value.strip("'\"").replace("'", "\\'")
+    return f"++{PARAMS}={{{key.removeprefix(f'{PARAMS}.')}: '{quoted}'}}"
 
 
 def compose_jobs(
@@ -54,17 +70,20 @@ def compose_jobs(
     if config_dir and not extra[0].is_dir():
         raise ConfigError([f"command line: --config-dir: there is no folder {config_dir}"])
     search = (*extra, *plugin_search(), conf_dir())
+    packages.guard()
     with initialize_config_dir(str(conf_dir()), version_base="1.3", job_name="run"):
         parsed = _parse(overrides, search, multirun)
         fixed = [o for o in parsed if not (multirun and o.is_sweep_override())]
-        base = _compose_one(config_name, [str(o.input_line) for o in fixed], search)
-        params = base.hydra.get("sweeper", {}).get("params") or {}
+        typed = frozenset(refusals.key_of(line) for line in overrides)
+        base = _compose_one(config_name, [str(o.input_line) for o in fixed], search, typed)
+        params = (base.hydra.get("sweeper") or {}).get("params") or {}
         sweeping = multirun or base.hydra.get("mode") == RunMode.MULTIRUN
         if not sweeping:
             return [base]
         lines = [*(f"{k}={v}" for k, v in params.items()), *overrides]
-        batches = BasicSweeper.split_arguments(_parse(lines, search, True), max_batch_size=None)
-        return [_compose_one(config_name, list(job), search) for batch in batches for job in batch]
+        jobs = job_lines(base, _parse(lines, search, True))
+        composed = [_compose_one(config_name, job, search, typed) for job in jobs]
+        return [replace(job, sweeps=True) for job in composed]
 
 
 def plugin_search() -> tuple[Path, ...]:
@@ -98,7 +117,9 @@ def _parse(overrides: list[str], search: tuple[Path, ...], sweeping: bool) -> li
     return parsed
 
 
-def _compose_one(config_name: str, overrides: list[str], search: tuple[Path, ...]) -> Composed:
+def _compose_one(
+    config_name: str, overrides: list[str], search: tuple[Path, ...], typed: frozenset[str]
+) -> Composed:
     """Compose, dropping each refused override in turn so that all are reported together."""
     complaints: list[str] = []
     kept = list(overrides)
@@ -112,11 +133,17 @@ def _compose_one(config_name: str, overrides: list[str], search: tuple[Path, ...
             if guilty is None:
                 raise ConfigError(complaints) from error
             kept.remove(guilty)
+        except (AssertionError, AttributeError) as error:  # OmegaConf's answers to keys below null
+            guilty = _below_null(config_name, kept, search)
+            if guilty is None:
+                raise ConfigError([f"conf: {refusals.first_line(error)}"]) from error
+            complaints.append(refusals.below_null(guilty))
+            kept.remove(guilty)
         except (YAMLError, UnicodeDecodeError) as error:
             raise ConfigError([refusals.unreadable(error)]) from error
     if complaints:
         raise ConfigError(complaints)
-    return _plain(cfg, overrides, search)
+    return _plain(cfg, overrides, search, typed)
 
 
 def _compose(config_name: str, overrides: list[str], search: tuple[Path, ...]) -> DictConfig:
@@ -124,7 +151,14 @@ def _compose(config_name: str, overrides: list[str], search: tuple[Path, ...]) -
     return compose(config_name, overrides=lines, return_hydra_config=True)
 
 
-def _plain(cfg: DictConfig, overrides: list[str], search: tuple[Path, ...]) -> Composed:
+def _plain(
+    cfg: DictConfig, overrides: list[str], search: tuple[Path, ...], typed: frozenset[str]
+) -> Composed:
+    # `model=x` is the name of a file: what stands in it, nobody typed.
+    typed = typed - {str(group) for group in cfg.hydra.runtime.choices}
+    early = [*hydra_node.complaints(cfg, typed), *secret.complaints(cfg)]
+    if early:
+        raise ConfigError(f"{_giver(c, typed)}: {c}" for c in early)
     try:
         HydraConfig.instance().set_config(cfg)
     except OmegaConfBaseException as error:
@@ -143,15 +177,39 @@ def _plain(cfg: DictConfig, overrides: list[str], search: tuple[Path, ...]) -> C
                 for key in missing
             )
         tree = OmegaConf.to_container(experiment, resolve=True)
-        for folder in ("hydra.run.dir", "hydra.sweep.dir"):
-            OmegaConf.select(cfg, folder)
+        OmegaConf.select(cfg, "hydra.run.dir")
+        composed.hydra["sweep"]["dir"] = str(OmegaConf.select(cfg, "hydra.sweep.dir"))
     except OmegaConfBaseException as error:
         raise ConfigError([refusals.unresolved(error, overrides)]) from error
     composed.tree.update(tree)  # type: ignore[arg-type]
-    found = allow.complaints(composed.tree, composed.hydra)
+    composed.recorded.update(secret.recorded(experiment))
+    found = allow.complaints(composed.tree)
+    found += roots.complaints(cfg, composed.tree, lambda key: _is_typed(key, typed))
+    found += secret.folder_complaints(cfg)
+    found += trust.complaints(composed.tree, lambda key: _is_typed(key, typed))
     if found:
         raise ConfigError(f"{composed.where(c.split(': ')[0])}: {c}" for c in found)
     return composed
+
+
+def _is_typed(key: str, typed: frozenset[str]) -> bool:
+    """Whether the value was written on the command line, by itself or with its node."""
+    return any(key == name or key.startswith(name + ".") for name in typed)
+
+
+def _giver(complaint: str, typed: frozenset[str]) -> str:
+    return "command line" if _is_typed(complaint.split(": ")[0], typed) else "conf"
+
+
+def _below_null(config_name: str, kept: list[str], search: tuple[Path, ...]) -> str | None:
+    """The override without which it composes, the last one first."""
+    for line in reversed(kept):
+        try:
+            _compose(config_name, [other for other in kept if other != line], search)
+        except (AssertionError, AttributeError, HydraException, OmegaConfBaseException):
+            continue
+        return line
+    return None
 
 
 def _explain(

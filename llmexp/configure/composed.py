@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,10 @@ class Composed:
     hydra: dict[str, Any]
     overrides: list[str]
     search: tuple[Path, ...]
+    recorded: dict[str, Any] = field(default_factory=dict)
+    """The tree as it may be written down: without secrets."""
+    sweeps: bool = False
+    """Whether it is one of the jobs of a sweep."""
 
     def where(self, key: str) -> str:
         """Which file, or the command line, gave `key` its value."""

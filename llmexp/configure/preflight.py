@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from llmexp.config import RunConfig, is_spec
 from llmexp.configure import allow, third_party
 from llmexp.errors import ConfigError, UserError, did_you_mean, shown
+from llmexp.nets import attention
 
 if TYPE_CHECKING:
     from llmexp.models import HFModel
@@ -75,8 +76,11 @@ def build(tree: dict[str, Any], where: Where = lambda key: "config.yaml") -> Exp
 def incompatibilities(e: Experiment, where: Where) -> list[str]:
     """What single specs cannot see: the strategy on this model and task, the input files."""
     from llmexp.data.sources import quick_check
+    from llmexp.data.stream_check import trainer_complaints
 
     found = [*e.model.check(), *e.tracking.check(), *quick_check(e.task), *e.task.check(e.model)]
+    found += trainer_complaints(e.task, e.config.trainer, e.strategy.trains)
+    found += attention.complaints(e.model.attention, e.model.dtype, e.config.hardware)
     if not found:
         found = e.strategy.check(e.model, e.task, e.config)
     return [f"{where(complaint.split(':')[0])}: {complaint}" for complaint in found]

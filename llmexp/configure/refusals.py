@@ -39,6 +39,8 @@ def misused(override: Override, search: Search, sweeping: bool) -> str | None:
     options = options_of(key, search)
     if not key:
         return misspelt(line)
+    if key == "hydra.searchpath":
+        return f"command line: {line}: --config-dir FOLDER adds a folder of YAML"
     if override.is_delete():
         needed = options or key in RunConfig.__annotations__
         return f"command line: {line}: every run needs {key}; give it a value" if needed else None
@@ -67,6 +69,17 @@ def culprit(error: Exception, overrides: Iterable[str]) -> str | None:
         if re.search(rf"(override|merging|full_key:) '?{re.escape(key)}\b", text):
             return line
     return None
+
+
+def below_null(line: str) -> str:
+    """An override of a key inside a node that is null."""
+    key, _, value = line.lstrip("+~").partition("=")
+    if key.startswith("hydra.sweeper.params"):
+        hint = "a sweep is -m KEY=A,B on the command line, or a file of conf/sweep/"
+    else:
+        parent, _, leaf = key.rpartition(".")
+        hint = f"give the whole node: {parent or key}={{{leaf}: {value}}}"
+    return f"command line: {line.lstrip('+')}: lies in a node that is null; {hint}"
 
 
 def missing_config(error: MissingConfigException, guilty: str | None, search: Search) -> str:

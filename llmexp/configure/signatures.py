@@ -74,7 +74,8 @@ def may_exist(dotted: str) -> bool:
     module, _, name = dotted.rpartition(".")
     path = module_file(module)
     if path is None:
-        return True
+        top = module_file(module.split(".")[0])
+        return top is None or top.suffix != ".py"
     return name in _names(path) or "*" in _names(path) or "__getattr__" in _names(path)
 
 
@@ -104,6 +105,13 @@ def plain_types(dotted: str, argument: str) -> set[str] | None:
     strange = {name for name in names if name.startswith("_")} | ({"Any", "Literal"} & names)
     plain = names & {"int", "float", "bool", "str", "None"}
     return plain if plain and not strange else None
+
+
+def is_function(dotted: str, argument: str) -> bool:
+    """Whether an annotation says that the argument is to be called."""
+    annotation = _annotations(dotted).get(argument)
+    nodes = ast.walk(annotation) if annotation is not None else ()
+    return any(isinstance(node, ast.Name) and node.id == "Callable" for node in nodes)
 
 
 @cache

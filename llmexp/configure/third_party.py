@@ -39,8 +39,8 @@ def _trainer(node: dict[str, Any], group: str) -> Iterator[tuple[str, str]]:
         key = f"{group}.{name}"
         if name not in known:
             yield key, f"the Trainer takes no such argument; {did_you_mean(name, known)}"
-        elif isinstance(value, dict) and "_target_" in value:
-            yield from _bound(value, key)
+        elif isinstance(value, (dict, list)):
+            yield from _within(value, key)
         else:
             yield from _typed(TRAINER, name, value, key)
     rows = node.get("accumulate_grad_batches")
@@ -61,8 +61,23 @@ def _bound(node: dict[str, Any], key: str) -> Iterator[tuple[str, str]]:
         if name not in known:
             cls = target.rpartition(".")[2]
             yield f"{key}.{name}", f"{cls} takes no such argument; {did_you_mean(name, known)}"
+        elif signatures.is_function(target, name) and value is not None:
+            yield f"{key}.{name}", "takes a function, which YAML cannot write"
         else:
             yield from _typed(target, name, value, f"{key}.{name}")
+            yield from _within(value, f"{key}.{name}")
+
+
+def _within(value: Any, key: str) -> Iterator[tuple[str, str]]:
+    """Nodes with a `_target_` among the values of an argument."""
+    if isinstance(value, dict) and "_target_" in value:
+        yield from _bound(value, key)
+    elif isinstance(value, dict):
+        for name, inner in value.items():
+            yield from _within(inner, f"{key}.{name}")
+    elif isinstance(value, list):
+        for i, inner in enumerate(value):
+            yield from _within(inner, f"{key}[{i}]")
 
 
 def _typed(target: str, name: str, value: Any, key: str) -> Iterator[tuple[str, str]]:

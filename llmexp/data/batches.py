@@ -7,6 +7,7 @@ the same however it is cut into micro-batches and ranks.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 import torch
@@ -52,7 +53,41 @@ def update_order(lengths: list[int], rows: int, seed: int, epoch: int) -> list[l
     return [full[k] for k in shuffled] + short
 
 
-class UpdateBatches(Sampler[list[int]]):
+class EpochBatches(Sampler[list[int]]):
+    """Training batches in an order that is a pure function of the epoch; a subclass says which.
+
+    `skip` makes the next iteration begin further on, where an interrupted one ended.
+    """
+
+    def __init__(self) -> None:
+        self.epoch = 0
+        self.skipped = 0
+
+    @property
+    def sampler(self) -> EpochBatches:
+        """Itself: of a batch sampler, Lightning tells only `.sampler` which epoch it is."""
+        return self
+
+    def set_epoch(self, epoch: int) -> None:
+        """Lightning calls this at the start of each epoch."""
+        self.epoch = epoch
+
+    def skip(self, batches: int) -> None:
+        """Leave out the first `batches` of the next iteration only."""
+        self.skipped = batches
+
+    def __iter__(self) -> Iterator[list[int]]:
+        # Not before the first batch is asked for: a DataLoader with workers asks twice for an
+        # iterator and uses the second.
+        skipped, self.skipped = self.skipped, 0
+        yield from islice(self.ordered(), skipped, None)
+
+    def ordered(self) -> Iterator[list[int]]:
+        """All batches of `self.epoch`."""
+        raise NotImplementedError
+
+
+class UpdateBatches(EpochBatches):
     """Training batches of one rank; every rank gets the same number of batches.
 
     One update is `batch_size * world * accumulate` rows. A rank that would get no row in a
@@ -68,22 +103,13 @@ class UpdateBatches(Sampler[list[int]]):
         rank: int = 0,
         world: int = 1,
     ):
+        super().__init__()
         self.lengths = lengths
         self.micro = batch_size * world
         self.rows_per_update = self.micro * accumulate
         self.seed, self.rank, self.world = seed, rank, world
-        self.epoch = 0
 
-    @property
-    def sampler(self) -> UpdateBatches:
-        """Itself: of a batch sampler, Lightning tells only `.sampler` which epoch it is."""
-        return self
-
-    def set_epoch(self, epoch: int) -> None:
-        """Lightning calls this at the start of each epoch."""
-        self.epoch = epoch
-
-    def __iter__(self) -> Iterator[list[int]]:
+    def ordered(self) -> Iterator[list[int]]:
         for update in update_order(self.lengths, self.rows_per_update, self.seed, self.epoch):
             for start in range(0, len(update), self.micro):
                 mine = update[start : start + self.micro][self.rank :: self.world]

@@ -6,10 +6,12 @@ import codecs
 import re
 from pathlib import Path
 
+from llmexp.configure import allow
 from llmexp.data import pydocs
 from llmexp.data.columns import ROLES, parse_pattern
 from llmexp.data.hub import HubSet
 from llmexp.data.readers import missing_file, unreadable_kind
+from llmexp.data.stream_check import task_complaints, unread_by
 from llmexp.errors import UserError, did_you_mean
 from llmexp.tasks.base import Task
 
@@ -36,7 +38,7 @@ def quick_check(task: Task) -> list[str]:
         complaints.append("data.names: with data.header=false the columns need names")
     if task.validation_fraction + task.test_fraction >= 1:
         complaints.append("data: validation_fraction and test_fraction leave no train rows")
-    return complaints
+    return complaints + task_complaints(task)
 
 
 def _locator_problem(locator: str, task: Task) -> str | None:
@@ -55,6 +57,9 @@ def _locator_problem(locator: str, task: Task) -> str | None:
         return f"{locator}: a source is a file or starts with one of {known}"
     if scheme == "specimens" and rest not in SPLITS:
         return f"{locator}: no such split; known are {', '.join(SPLITS)}"
+    if scheme == "python" and rest:
+        why = allow.complaint(rest, allow.widened())
+        return f"{locator}: {why}" if why else None
     return None if rest else f"{locator}: nothing is named after the colon"
 
 
@@ -107,6 +112,7 @@ def unread(task: Task) -> dict[str, str]:
         found |= dict.fromkeys(("delimiter", "quoting", "header", "names"), why)
     if not endings - {".parquet"}:
         found["encoding"] = "no source is a text file"
+    found |= unread_by(task)
     if endings and len(files) == len(given) and not endings - {".txt"} and task.pattern is None:
         why = "a .txt file has no rows that could be bad"
         found |= dict.fromkeys(("on_bad_row", "max_bad_rows"), why)

@@ -15,6 +15,7 @@ from llmexp.cache.features import MemoryOnly, digest, open_cache, size_of
 from llmexp.data.batches import EvaluationBatches, UpdateBatches, pad
 from llmexp.data.module import TokenData
 from llmexp.data.token_cache import about
+from llmexp.modules.memory import halved
 from llmexp.nets.architecture import blocks
 from llmexp.nets.freezing import beside_blocks, is_norm
 from llmexp.nets.pooling import Pooling, pool
@@ -106,7 +107,7 @@ class FeatureData(TokenData):
     def _loader(self, name: str, sampler: Sampler[list[int]]) -> DataLoader:
         rows = FeatureRows(self.features[name], self.encoded[name].rows)
         # Whole batches are cut out of a tensor, so there is nothing for a worker to do.
-        return DataLoader(rows, sampler=sampler, batch_size=None)
+        return self.loader(rows, sampler, sampler=sampler, batch_size=None)
 
 
 class FeatureRows(Dataset):
@@ -144,8 +145,13 @@ def extract(net: Any, distinct: Distinct, pooling: Pooling, pad_id: int, out: Te
     """Write the pooled features of every distinct row into `out` [rows, H]."""
     net.eval()
     device = net.device
-    for numbers in distinct.batches(device.type):
+
+    def compute(numbers: list[int]) -> list[int]:
         batch = pad([distinct.rows[i] for i in numbers], pad_id)
         ids, mask = batch["input_ids"].to(device), batch["attention_mask"].to(device)
         hidden = net(input_ids=ids, attention_mask=mask).last_hidden_state
         out[numbers] = pool(hidden, mask, pooling).to(out.device)
+        return numbers
+
+    for numbers in distinct.batches(device.type):
+        halved(compute, numbers)

@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
-from llmexp.data.lines import Located
+from llmexp.data.lines import Located, RawRow
 from llmexp.errors import UserError
 
 SYNTAX = "hub:OWNER/NAME[/CONFIG][@REVISION]:SPLIT"
@@ -33,7 +33,8 @@ class HubSet:
     @classmethod
     def parse(cls, locator: str) -> HubSet:
         match = LOCATOR.fullmatch(locator)
-        if match is None:
+        # A name of dots alone would be a folder above this one.
+        if match is None or any(not part.strip(".") for part in match["repo"].split("/")):
             raise UserError(f"{locator}: not of the form {SYNTAX}")
         return cls(**match.groupdict())
 
@@ -46,21 +47,27 @@ class HubSet:
 def read_hub(locator: str) -> Iterator[Located]:
     """(where, raw row) of each row, class numbers replaced by class names."""
     source = HubSet.parse(locator)
-    table = _load(source)
-    names = {
-        column: feature.names
-        for column, feature in table.features.items()
-        if hasattr(feature, "int2str")
-    }
+    table = load(source)
+    names = class_names(table)
     for number, row in enumerate(table, start=1):
-        for column, classes in names.items():
-            # -1 is how the hub marks a test split whose labels are kept secret.
-            value = row[column]
-            row[column] = None if value is None or value < 0 else classes[value]
-        yield f"{locator}: row {number}", row
+        yield f"{locator}: row {number}", with_names(row, names)
 
 
-def _load(source: HubSet) -> Any:
+def class_names(table: Any) -> dict[str, list[str]]:
+    """The names of the numbers in each column of classes; a stream may know no columns."""
+    features = table.features or {}
+    return {c: feature.names for c, feature in features.items() if hasattr(feature, "int2str")}
+
+
+def with_names(row: RawRow, names: dict[str, list[str]]) -> RawRow:
+    for column, classes in names.items():
+        # -1 is how the hub marks a test split whose labels are kept secret.
+        value = row[column]
+        row[column] = None if value is None or value < 0 else classes[value]
+    return row
+
+
+def load(source: HubSet, streaming: bool = False) -> Any:
     """The split as a table: from the hub when it answers, else from what is on this machine."""
     import datasets
 
@@ -68,15 +75,19 @@ def _load(source: HubSet) -> Any:
     try:
         with _offline(not reachable):
             return datasets.load_dataset(
-                source.repo, source.config, split=source.split, revision=source.revision
+                source.repo,
+                source.config,
+                split=source.split,
+                revision=source.revision,
+                streaming=streaming,
             )
-    except _faults() as error:
+    except faults() as error:
         if reachable:
-            raise UserError(f"data: the hub set {source.repo}: {_first_line(error)}") from None
-    return _load_snapshot(source)
+            raise failed(source, error) from None
+    return _load_snapshot(source, streaming)
 
 
-def _load_snapshot(source: HubSet) -> Any:
+def _load_snapshot(source: HubSet, streaming: bool) -> Any:
     """The split from files that `hf download` left in the local cache."""
     import datasets
     import huggingface_hub
@@ -86,18 +97,25 @@ def _load_snapshot(source: HubSet) -> Any:
             source.repo, repo_type="dataset", revision=source.revision, local_files_only=True
         )
         with _offline(True):
-            return datasets.load_dataset(folder, source.config, split=source.split)
+            return datasets.load_dataset(
+                folder, source.config, split=source.split, streaming=streaming
+            )
     except FileNotFoundError:
         # LocalEntryNotFoundError is one; so is "no data files in this folder".
         raise UserError(
             f"data: the hub set {source.repo} is not on this machine and the hub cannot be "
             f"reached; fetch it where there is a network: {source.fetch_command}"
         ) from None
-    except _faults() as error:
-        raise UserError(f"data: the hub set {source.repo}: {_first_line(error)}") from None
+    except faults() as error:
+        raise failed(source, error) from None
 
 
-def _faults() -> tuple[type[Exception], ...]:
+def failed(source: HubSet, error: BaseException) -> UserError:
+    said = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return UserError(f"data: the hub set {source.repo}: {said}")
+
+
+def faults() -> tuple[type[Exception], ...]:
     """What the libraries raise for a set that is not there, is gated, broken, or out of reach."""
     import datasets
     import httpx
@@ -105,10 +123,6 @@ def _faults() -> tuple[type[Exception], ...]:
     # OSError: no repository, no such file, no connection. ValueError: an unknown config or split.
     # RuntimeError: a repository that is a script.
     return OSError, ValueError, RuntimeError, httpx.HTTPError, datasets.exceptions.DatasetsError
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def hub_answers(seconds: float = 3.0) -> bool:

@@ -10,6 +10,7 @@ from typing import Any
 
 from llmexp.data.bad_rows import Bad
 from llmexp.data.encodings import lost, readable_as
+from llmexp.data.stream_files import text_lines
 from llmexp.errors import UserError
 from llmexp.tasks.base import Task
 
@@ -51,9 +52,10 @@ def sound(where: str, text: str, task: Task, bad: Bad) -> bool:
 
 def _lines(path: Path, task: Task, bad: Bad) -> Iterator[tuple[str, str]]:
     """(where, line) of every line that is not blank; only a newline ends a line."""
-    for number, line in enumerate(decode(path, task, lenient=True).split("\n"), start=1):
+    whole = None if task.streaming else decode(path, task, lenient=True).split("\n")
+    for number, line in enumerate(text_lines(path, task) if whole is None else whole, start=1):
         if line.strip() and sound(f"{path}:{number}", line, task, bad):
-            yield f"{path}:{number}", line.removesuffix("\r")
+            yield f"{path}:{number}", line.removesuffix("\n").removesuffix("\r")
 
 
 def shown(value: Any) -> str:
@@ -114,7 +116,12 @@ def json_rows(path: Path, task: Task, bad: Bad) -> Iterator[Located]:
 
 
 def document(path: Path, task: Task, bad: Bad) -> Iterator[Located]:
-    """The whole file as one text; `data.separator` parts it once it is canonical."""
+    """The whole file as one text, or its lines; `data.separator` parts it once it is canonical."""
+    if task.streaming:
+        for number, line in enumerate(text_lines(path, task), start=1):
+            text = f"{line[:-2]}\n" if line.endswith("\r\n") else line
+            yield f"{path}:{number}", {"text": text}
+        return
     # One kind of line end, so that the same text has the same fingerprint on every system.
     text = decode(path, task).replace("\r\n", "\n")
     if text.strip():

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytorch_lightning as pl
+import torch
 from torch.utils.data import DataLoader, Sampler
 
-from llmexp.data.batches import EvaluationBatches, TokenRows, UpdateBatches
+from llmexp.data.batches import EpochBatches, EvaluationBatches, TokenRows, UpdateBatches
+from llmexp.data.loader import Place, ResumableLoader, place_in
 from llmexp.data.token_budget import BudgetEvaluationBatches, BudgetUpdateBatches
 from llmexp.data.token_cache import encoded
 from llmexp.errors import UserError
@@ -22,6 +24,9 @@ if TYPE_CHECKING:
 class TokenData(pl.LightningDataModule):
     """Encoded splits of one experiment, batched for this rank."""
 
+    held: ClassVar[tuple[str, ...]] = ("train", "validation", "test")
+    """The splits whose token rows are all in memory, or in one file."""
+
     def __init__(self, context: Context, accumulate: int = 1):
         super().__init__()
         self.context = context
@@ -32,7 +37,7 @@ class TokenData(pl.LightningDataModule):
         """Tokenise every split, once, or find it tokenised."""
         if self.encoded:
             return
-        for name in ("train", "validation", "test"):
+        for name in self.held:
             rows = getattr(self.context.examples, name)
             self.encoded[name] = encoded(self.context, rows, name)
             if not self.encoded[name].rows:
@@ -43,13 +48,32 @@ class TokenData(pl.LightningDataModule):
 
     def _loader(self, name: str, sampler: Sampler[list[int]]) -> DataLoader:
         workers = self.context.task.num_workers
-        return DataLoader(
+        return self.loader(
             TokenRows(self.encoded[name].rows),
+            sampler,
             batch_sampler=sampler,
             collate_fn=self.collate(name),
             num_workers=workers,
             persistent_workers=workers > 0,
         )
+
+    def loader(self, rows: Any, order: Sampler[list[int]], **settings: Any) -> DataLoader:
+        """One that resumes where training ended, if the order has epochs."""
+        if isinstance(order, EpochBatches):
+            return ResumableLoader(rows, source=order, place=self.place, **settings)
+        # With the run's own generator, each validation would move the dropout of training.
+        return DataLoader(rows, generator=torch.Generator().manual_seed(0), **settings)
+
+    def counted(self) -> dict[str, Any]:
+        """What this process counts of the batches it trains on, for a checkpoint."""
+        return {}
+
+    def recount(self, counted: dict[str, Any]) -> None:
+        """Go on counting where an interrupted run ended."""
+
+    def place(self) -> Place | None:
+        """Where training is."""
+        return place_in(self.trainer)
 
     def collate(self, name: str) -> Callable[[list[Row]], Batch]:
         """What makes a batch of rows of this split."""

@@ -14,8 +14,10 @@ from llmexp.cache.features import Entry, FeatureCache, digest, size_of
 from llmexp.data.features import PrefixCost
 from llmexp.data.module import TokenData
 from llmexp.data.stored import Collate, CollateStored, Stored
+from llmexp.data.stream_module import StreamData
 from llmexp.data.token_cache import about
 from llmexp.modules.finetune import half_precision
+from llmexp.modules.memory import halved
 from llmexp.nets.freezing import beside_blocks, frozen_blocks
 from llmexp.nets.prefix import evaluating, kept, proven, states_of
 from llmexp.nets.weights import fingerprint
@@ -31,6 +33,8 @@ VERSION = 2
 
 def token_data(context: Context, net: Any) -> TokenData:
     """Batches of tokens, with stored states where blocks are frozen below all that is trained."""
+    if context.examples.stream is not None:
+        return StreamData(context, len(frozen_blocks(net)))
     if context.cache.enabled and frozen_blocks(net):
         return PrefixData(context, net)
     return TokenData(context, context.accumulate)
@@ -166,7 +170,8 @@ class PrefixData(TokenData):
     def _compute(self, distinct: Distinct, out: Tensor) -> None:
         """Write the states of every distinct row into `out` [positions, H]."""
         starts = Stored(distinct, out, self.at).starts
-        for numbers in distinct.batches(self.net.device.type):
+
+        def compute(numbers: list[int]) -> list[int]:
             rows = [distinct.rows[i] for i in numbers]
             batch, hidden = self._states(rows)
             if self.at is not None:
@@ -175,6 +180,10 @@ class PrefixData(TokenData):
             for states, i, row in zip(hidden, numbers, rows, strict=True):
                 n = 1 if self.at is not None else len(row["input_ids"])
                 out[starts[i] : starts[i] + n] = states[:n]
+            return numbers
+
+        for numbers in distinct.batches(self.net.device.type):
+            halved(compute, numbers)
 
 
 def _specimens(distinct: Distinct) -> list[Row]:

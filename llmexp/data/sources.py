@@ -16,6 +16,7 @@ from llmexp.data.lines import Located
 from llmexp.data.pydocs import read_pydocs
 from llmexp.data.readers import read
 from llmexp.data.splits import carve, cleaned, limited, overlap_notes
+from llmexp.data.stream_hub import stream_hub
 from llmexp.errors import UserError, did_you_mean
 from llmexp.tasks.base import Examples, Row, Task
 
@@ -27,6 +28,10 @@ def load_examples(task: Task) -> Examples:
 
     The same task always gives the same examples: the run's seed plays no part.
     """
+    if task.streaming:
+        from llmexp.data.stream_examples import streamed_examples
+
+        return streamed_examples(task)
     found = Examples(train=[], validation=[], test=[])
     notes = found.notes
     train = _rows(task, task.train, "train", found)
@@ -134,15 +139,17 @@ def located_rows(task: Task, locator: str, bad: Bad = refuse) -> Iterator[Locate
         rows = enumerate(task.specimens(rest), start=1)
         return ((f"{locator}: row {number}", row) for number, row in rows)
     if scheme in SCHEMES and not Path(locator).exists():
+        if task.streaming and scheme == "hub":
+            return stream_hub(locator)
         return SCHEMES[scheme](locator)
     return read(Path(locator), task, bad)
 
 
 def read_python(locator: str) -> Iterator[Located]:
-    """(where, raw row) from an allow-listed callable without arguments."""
-    from llmexp.configure.allow import resolve
+    """(where, raw row) from a callable without arguments, of a package the user has allowed."""
+    from llmexp.configure.allow import imported, widened
 
-    rows = resolve(locator.partition(":")[2])()
+    rows = imported(locator.partition(":")[2], widened())()
     for number, row in enumerate(rows, start=1):
         if not isinstance(row, dict):
             raise UserError(f"{locator}: row {number}: expected a dict, found {row!r:.60}")

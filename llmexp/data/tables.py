@@ -11,8 +11,14 @@ from typing import Any
 
 from llmexp.data.bad_rows import Bad
 from llmexp.data.lines import Located, decode, shown, sound
+from llmexp.data.stream_files import text_lines
 from llmexp.errors import UserError
 from llmexp.tasks.base import Task
+
+# Rows of a parquet file that are made Python objects together.
+CHUNK = 1024
+# Bytes of each of its columns that are read at once; a row group may be a whole file.
+BUFFER = 1 << 20
 
 
 def csv_rows(path: Path, task: Task, bad: Bad) -> Iterator[Located]:
@@ -22,7 +28,9 @@ def csv_rows(path: Path, task: Task, bad: Bad) -> Iterator[Located]:
     csv.field_size_limit(sys.maxsize)  # the default refuses texts over 131,072 characters
     # newline="": line ends inside quoted fields are the csv module's business.
     reader = csv.reader(
-        io.StringIO(decode(path, task, lenient=True), newline=""),
+        text_lines(path, task, newline="")
+        if task.streaming
+        else io.StringIO(decode(path, task, lenient=True), newline=""),
         delimiter=delimiter.replace("\\t", "\t"),
         quoting=quoting,
         strict=True,
@@ -67,17 +75,18 @@ def _miscounted(where: str, names: list[str], fields: list[str]) -> UserError:
 
 
 def parquet_rows(path: Path, task: Task, bad: Bad) -> Iterator[Located]:
-    """One row from each row of a parquet file."""
+    """One row from each row of a parquet file, a few of which are in memory at a time."""
     import pyarrow
     import pyarrow.parquet
 
+    number = 0
     try:
-        table = pyarrow.parquet.read_table(path)
+        # By default pyarrow 26 holds a whole row group.
+        with pyarrow.parquet.ParquetFile(path, pre_buffer=False, buffer_size=BUFFER) as file:
+            for batch in file.iter_batches(batch_size=CHUNK):
+                for row in batch.to_pylist():
+                    number += 1
+                    yield f"{path}: row {number}", row
     except (pyarrow.ArrowException, OSError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"{path}: not a readable parquet file: {reason}") from None
-    number = 0
-    for batch in table.to_batches(max_chunksize=4096):
-        for row in batch.to_pylist():
-            number += 1
-            yield f"{path}: row {number}", row

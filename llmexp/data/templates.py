@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from llmexp.artefact import broken
 from llmexp.errors import UserError
 
 if TYPE_CHECKING:
@@ -63,13 +64,14 @@ class Template:
         """The conversation as text; with `prompt`, opened for the assistant's next turn."""
         from jinja2 import TemplateError
 
+        faults: tuple[type[Exception], ...] = (TemplateError, ArithmeticError, *broken())
         try:
             return str(
                 self.tokenizer.apply_chat_template(
                     messages, tokenize=False, add_generation_prompt=prompt
                 )
             )
-        except TemplateError as error:
+        except faults as error:
             raise UserError(
                 f"data.template: the template refuses a conversation ({error}); "
                 "try data.template=alpaca"
@@ -139,11 +141,20 @@ class Template:
     def _end(self, content: str, text: str, start: int) -> int:
         if self.terminator is None:
             # rindex would find a later turn's; the answer follows its prompt.
-            return text.index(content.strip(), start) + len(content.strip())
+            return self._after(content.strip(), text, start)
         end = start
         for _ in range(content.count(self.terminator) + 1):
-            end = text.index(self.terminator, end) + len(self.terminator)
+            end = self._after(self.terminator, text, end)
         return end
+
+    def _after(self, part: str, text: str, start: int) -> int:
+        found = text.find(part, start)
+        if found < 0:
+            raise UserError(
+                "data.template: the template does not write every answer where it asks for it: "
+                f"{part[:60]!r}; try data.template=alpaca"
+            )
+        return found + len(part)
 
 
 def check_template(template: str) -> list[str]:

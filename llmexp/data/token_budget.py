@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import torch
 from torch.utils.data import Sampler
 
-from llmexp.data.batches import POOL
+from llmexp.data.batches import POOL, EpochBatches
 from llmexp.errors import UserError
 
 Batches = list[list[int]]
@@ -32,15 +32,20 @@ def falling(rows: list[int], lengths: list[int]) -> list[int]:
     return sorted(rows, key=lambda i: -lengths[i])
 
 
+def refuse_longer(lengths: list[int], budget: int) -> None:
+    """A row that alone is more than a batch may hold is one sentence."""
+    if max(lengths) > budget:
+        raise UserError(
+            f"data.tokens_per_batch: a row has {max(lengths)} tokens and a batch only "
+            f"{budget}; use data.tokens_per_batch={max(lengths)} or a smaller data.max_length"
+        )
+
+
 class TokenBudget:
     """The batches of every epoch: rows of like length, and always the same number of batches."""
 
     def __init__(self, lengths: list[int], budget: int, seed: int = 0):
-        if max(lengths) > budget:
-            raise UserError(
-                f"data.tokens_per_batch: a row has {max(lengths)} tokens and a batch only "
-                f"{budget}; use data.tokens_per_batch={max(lengths)} or a smaller data.max_length"
-            )
+        refuse_longer(lengths, budget)
         self.lengths, self.budget, self.seed = lengths, budget, seed
         # Sorting all rows gives the fewest batches; a pool of them may leave one batch unfilled.
         fewest = len(cut_by_tokens(falling(list(range(len(lengths))), lengths), lengths, budget))
@@ -87,7 +92,7 @@ class TokenBudget:
         ]
 
 
-class BudgetUpdateBatches(Sampler[list[int]]):
+class BudgetUpdateBatches(EpochBatches):
     """Training batches of one rank; every rank gets the same number of batches.
 
     A rank that would get none in a micro-batch gets a filler, so that collectives stay in step.
@@ -102,20 +107,11 @@ class BudgetUpdateBatches(Sampler[list[int]]):
         rank: int = 0,
         world: int = 1,
     ):
+        super().__init__()
         self.plan = TokenBudget(lengths, budget, seed)
         self.size, self.rank, self.world = accumulate * world, rank, world
-        self.epoch = 0
 
-    @property
-    def sampler(self) -> BudgetUpdateBatches:
-        """Itself: of a batch sampler, Lightning tells only `.sampler` which epoch it is."""
-        return self
-
-    def set_epoch(self, epoch: int) -> None:
-        """Lightning calls this at the start of each epoch."""
-        self.epoch = epoch
-
-    def __iter__(self) -> Iterator[list[int]]:
+    def ordered(self) -> Iterator[list[int]]:
         for update in self.plan.updates(self.epoch, self.size):
             yield from dealt(update, self.rank, self.world)
 

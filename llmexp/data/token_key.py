@@ -30,6 +30,8 @@ LATER = {
     "batch_size",
     "num_workers",
     "tokens_per_batch",
+    "streaming",
+    "shuffle_buffer",
     "generation",
     "labels",
     "max_length",

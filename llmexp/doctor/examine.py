@@ -59,9 +59,11 @@ def knobs(report: Report, e: Experiment, origins: Origins) -> None:
 def devices(report: Report, e: Experiment) -> None:
     """Whether the machine has what the run asks for."""
     from llmexp.hardware import check_devices
+    from llmexp.nets.attention import check_here
 
     with report.stage("hardware"):
         check_devices(e.config.hardware)
+        check_here(e.model.attention)
 
 
 def rows(report: Report, task: Task) -> Examples | None:

@@ -47,7 +47,8 @@ def small(context: Context) -> Context:
     """The same experiment on a few short rows, with no cache."""
     given = context.examples
     train, validation, test = map(_few, (given.train, given.validation, given.test))
-    examples = replace(given, notes=[], train=train, validation=validation, test=test)
+    given = replace(given, notes=[], stream=None)
+    examples = replace(given, train=train, validation=validation, test=test)
     cache = Cache(enabled=False, dir=tempfile.gettempdir(), max_gb=1.0)
     return replace(context, examples=examples, cache=cache, accumulate=1)
 

@@ -30,9 +30,7 @@ def tokens(out: Page, report: Report) -> None:
         )
     for line in _marks(found):
         out.line("  ", line)
-    # Rows that just fit are at the limit, too: what is cut is known from the whole rows.
-    kept = {name: n for name, n in found["counts"].items() if name != "at_max_length"}
-    what = ", ".join(f"{n:,} {name}" for name, n in kept.items())
+    what = ", ".join(f"{n:,} {name}" for name, n in found["counts"].items())
     out.line(f"  overflow    {_overflow(found, what)}")
     out.line(f"  masked      {found['fully_masked']} rows in which nothing is learned")
     if found["packing"]:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import codecs
 import re
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from llmexp.data.sources import canonical_rows, is_blank
+from llmexp.data.stream_examples import HEAD_ROWS
 from llmexp.errors import UserError
 from llmexp.tasks.base import Row, Task
 
@@ -20,7 +22,7 @@ CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f]")
 
 
 class Source:
-    """One locator, read to its end whatever is in it."""
+    """One locator, read to its end whatever is in it; of a stream the first rows."""
 
     def __init__(self, task: Task, split: str, locator: str):
         self.split, self.locator = split, locator
@@ -29,7 +31,8 @@ class Source:
         self.empty: list[str] = []
         self.suspicious: dict[str, list[str]] = {}
         separated = task.separator is not None
-        for where, _, row in canonical_rows(task, locator, self._bad):
+        most = HEAD_ROWS if task.streaming and split == "train" else None
+        for where, _, row in islice(canonical_rows(task, locator, self._bad), most):
             self.rows += 1
             if is_blank(row) and not separated:
                 self.empty.append(where)

@@ -32,8 +32,7 @@ def tokens(report: Report, context: Context) -> None:
     if found["too_long"] > MANY * found["sample"]:
         longest = -(-found["lengths"]["longest"] // LENGTH_STEP) * LENGTH_STEP
         room = context.model.longest(context.config)
-        kept = {k: n for k, n in found["counts"].items() if k != "at_max_length"}
-        what = ", ".join(f"{n} {name}" for name, n in kept.items()) or "cut at their end"
+        what = ", ".join(f"{n} {name}" for name, n in found["counts"].items())
         report.add(
             "too_long",
             "warning",

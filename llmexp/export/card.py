@@ -108,8 +108,8 @@ def data_name(context: Context) -> str:
 
 
 def description(context: Context, facts: dict[str, Any]) -> str:
-    counts = {n: len(getattr(context.examples, n)) for n in ("train", "validation", "test")}
-    rows = ", ".join(f"{count} {name}" for name, count in counts.items())
+    counts = context.examples.counts().items()
+    rows = ", ".join(f"{'streamed' if n is None else n} {name}" for name, n in counts)
     test = context.examples.fingerprint.get("test", "")[:16]
     what = (type(context.strategy).__doc__ or "").strip().splitlines()[0]
     lines = [

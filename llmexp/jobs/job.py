@@ -7,17 +7,31 @@ rank sees the same config and Hydra is never asked to compose twice (Lightning #
 from __future__ import annotations
 
 import shutil
-import signal
-import subprocess
 import sys
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from llmexp.errors import ConfigError, UserError
+from llmexp.jobs import changes
 from llmexp.jobs.launch import end_with_parent, is_first
-from llmexp.jobs.results import EXIT_CODES, is_finished, read_result, write_atomic
+from llmexp.jobs.lock import FolderLock
+from llmexp.jobs.outcome import Stopped
+from llmexp.jobs.results import (
+    EXIT_CODES,
+    begun,
+    mark_stopped,
+    read_result,
+    write_atomic,
+    write_result,
+)
+from llmexp.jobs.signals import Signals
+from llmexp.secrets import recorded, scrub, supplied
 
 CONFIG = "config.yaml"
 
@@ -29,8 +43,9 @@ def command(folder: Path) -> list[str]:
 def prepare(cfg: DictConfig, hydra: DictConfig) -> Path:
     """Write the resolved config into the folder Hydra made; refuses a folder that holds a run."""
     folder = Path(hydra.runtime.output_dir)
-    tree = OmegaConf.to_container(cfg, resolve=True)
-    assert isinstance(tree, dict)  # a composed config is a mapping
+    tree = recorded(cfg)
+    for file in (*folder.rglob("*.yaml"), *folder.parent.glob("multirun.yaml")):
+        scrub(file)  # Hydra's own record of the overrides
     if (folder / "result.json").exists() and tree["resume"] == "never":
         raise UserError(
             f"{folder} holds a run already; say resume=auto to continue it, or choose another "
@@ -42,7 +57,15 @@ def prepare(cfg: DictConfig, hydra: DictConfig) -> Path:
         "sweep": hydra.mode.name == "MULTIRUN",
         "made": not any(folder.iterdir()),
     }
-    write_atomic(folder / CONFIG, OmegaConf.to_yaml({**tree, "launch": launch}))
+    text = OmegaConf.to_yaml({**tree, "launch": launch})
+    with FolderLock(folder):
+        if (folder / CONFIG).is_file():
+            written: Any = OmegaConf.to_container(OmegaConf.create(text))
+            written.pop("launch")
+            changes.check(folder, read_config(folder)[0], written)
+        write_atomic(folder / CONFIG, text)
+        if not (folder / "result.json").exists():
+            write_result(folder, begun(folder, tree, overrides))
     return folder
 
 
@@ -51,65 +74,54 @@ def read_config(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     path = folder / CONFIG
     if not path.is_file():
         raise UserError(f"{folder} is no run folder: it has no {CONFIG}")
-    tree: Any = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
-    launch = tree.pop("launch", {"overrides": [], "sweep": False})
+    try:
+        tree: Any = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+    except (YAMLError, UnicodeDecodeError, OmegaConfBaseException, OSError) as error:
+        raise UserError(f"{path} is no recorded config: {str(error).splitlines()[0]}") from error
+    launch = {"overrides": [], "sweep": False}
+    if isinstance(tree, dict):
+        launch = tree.pop("launch", launch)
+    if not isinstance(tree, dict) or not isinstance(launch, dict):
+        raise UserError(f"{path} is no recorded config: it is no mapping of groups")
     return tree, launch
-
-
-def is_part_of_sweep(folder: Path) -> bool:
-    return bool(read_config(folder)[1]["sweep"]) if (folder / CONFIG).is_file() else False
-
-
-def run_in_own_process(folder: Path) -> float | None:
-    """Run one sweep job so that its death, of whatever kind, takes nothing else with it."""
-    log = folder / "console.log"
-    tree, _ = read_config(folder)
-    print(f"[{tree['name']}] seed {tree['seed']}  {folder}", flush=True)
-    with log.open("w", encoding="utf-8") as out:
-        child = subprocess.Popen(command(folder), stdout=out, stderr=subprocess.STDOUT)  # noqa: S603
-        try:
-            code = child.wait()
-        except KeyboardInterrupt:
-            child.send_signal(signal.SIGINT)
-            child.wait()
-            raise
-    result = read_result(folder)
-    if not is_finished(result):
-        from llmexp.jobs.results import mark_dead
-
-        result = mark_dead(folder, code, log)
-    if result["status"] != "completed":
-        print(f"[{tree['name']}] {result['status']}: {result['reason']}", flush=True)
-    return result.get("metrics", {}).get(tree["objective"])
-
-
-def report_sweep(folders: list[Path]) -> int:
-    """Print the table of all jobs; 1 if any of them did not complete."""
-    from llmexp.compare.command import table
-
-    results = [read_result(folder) for folder in folders]
-    table(results)
-    return 0 if all(r["status"] == "completed" for r in results) else 1
 
 
 def main(argv: list[str]) -> int:
     """Run the experiment of a folder and return its exit code."""
-    from llmexp.configure.preflight import build
-
     if len(argv) != 1:
         raise UserError("usage: llmexp job FOLDER")
-    end_with_parent()
     folder = Path(argv[0]).resolve()
     tree, launch = read_config(folder)
+    # The lock comes first: what follows writes into the folder however it ends.
+    with FolderLock(folder) if is_first() else nullcontext(), Signals() as signals:
+        signals.last_words = partial(mark_stopped, folder)
+        try:
+            signals.release()
+            # Somebody else's file may lack any key; `build` says which.
+            if tree.get("resume") == "auto" and read_result(folder).get("status") == "completed":
+                if is_first():
+                    print(f"{folder} is completed: there is nothing to resume")
+                return 0
+            end_with_parent()
+            return _run(folder, tree, launch, signals)
+        except Stopped as stop:
+            return mark_stopped(folder, stop.status, str(stop))
+
+
+def _run(folder: Path, tree: dict[str, Any], launch: dict[str, Any], signals: Signals) -> int:
+    from llmexp.configure.preflight import build
+
     try:
-        experiment = build(tree, lambda key: f"{folder.name}/{CONFIG}")
+        experiment = build(supplied(tree), lambda key: f"{folder.name}/{CONFIG}")
         from llmexp.run import run
 
-        result = run(experiment, folder)
-    except UserError:
+        result = run(experiment, folder, signals)
+    except UserError as error:
         # Only where the folder held nothing before us: a user may name one that holds other things.
-        if launch.get("made") and not launch["sweep"] and is_first():
+        mine = launch.get("made") and not launch["sweep"] and not changes.has_results(folder)
+        if mine and is_first():
             _discard(folder)
+        mark_stopped(folder, "failed", str(error))
         raise
     return EXIT_CODES[result["status"]]
 
@@ -122,8 +134,10 @@ def _discard(folder: Path) -> None:
 
 
 def _entry() -> None:
+    from llmexp import masked_stream
     from llmexp.cli import report
 
+    masked_stream.install()
     try:
         code = main(sys.argv[1:])
     except (UserError, ConfigError) as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import threading
 import time
@@ -73,15 +74,21 @@ def join(config: Path, tree: dict[str, Any]) -> None:
 
 
 def end_with_parent() -> None:
-    """A rank whose first process is gone would wait in a collective: end it instead."""
+    """Whoever started this process watches it; alone it would run on, or wait, unseen.
+
+    A rank waits in a collective, so it ends at once. A job of a sweep saves first, as on SIGTERM.
+    """
     parent = int(os.environ.get(PARENT, 0))
-    if parent == 0 or "LOCAL_RANK" not in os.environ:
+    if parent == 0:
         return
+    rank = "LOCAL_RANK" in os.environ
 
     def watch() -> None:
         while os.getppid() == parent:
             time.sleep(1.0)
-        print("the first process is gone", file=sys.stderr, flush=True)
-        os._exit(1)
+        print("the process that started this one is gone", file=sys.stderr, flush=True)
+        if rank:
+            os._exit(1)
+        os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=watch, daemon=True, name="parent").start()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from llmexp.errors import Diverged, UserError
+from llmexp.errors import Diverged, NoSpace, OutOfMemory, UserError
+from llmexp.jobs import advice, slurm
 
 if TYPE_CHECKING:
     from llmexp.jobs.record import Record
@@ -18,8 +20,10 @@ class Stopped(BaseException):
     No `Exception`: it is raised from a signal handler, anywhere, and no library may swallow it.
     """
 
-    def __init__(self, status: str, reason: str):
+    def __init__(self, status: str, reason: str, number: int):
         self.status = status
+        self.number = number
+        """The signal that asked."""
         super().__init__(reason)
 
 
@@ -33,17 +37,21 @@ def recorded(record: Record) -> Iterator[None]:
         raise
     except Diverged as error:
         _close(record, "diverged", str(error))
+    except NoSpace as error:
+        _close(record, "failed", str(error))
     except Stopped as stop:
-        _close(record, stop.status, str(stop))
+        _close(record, stop.status, str(stop) + slurm.requeued(stop.number, record.config.resume))
     except KeyboardInterrupt:
         _close(record, "interrupted", "stopped by Ctrl-C")
-    except (MemoryError, RuntimeError) as error:
-        if not _is_out_of_memory(error):
-            record.fail(error)
-            raise
-        _close(record, "out_of_memory", _memory_advice(record))
     except Exception as error:
+        if is_out_of_memory(error):
+            _close(record, "out_of_memory", advice.memory(record, error))
+        said = advice.lost_worker(record, error)
+        if said is not None:
+            _close(record, "failed", said)
         record.fail(error)
+        if record.result["status"] != "failed":
+            raise SystemExit(exit_code(record.result["status"])) from error
         raise
 
 
@@ -53,6 +61,8 @@ def _close(record: Record, status: str, reason: str) -> None:
     record.close(status, reason)
     if record.writes:
         console.stopped(record.result, record.folder)
+    else:
+        print(f"{status}: {reason}", file=sys.stderr)
     raise SystemExit(exit_code(status))
 
 
@@ -62,16 +72,11 @@ def exit_code(status: str) -> int:
     return EXIT_CODES[status]
 
 
-def _is_out_of_memory(error: BaseException) -> bool:
+def is_out_of_memory(error: BaseException | None) -> bool:
+    """What Python, torch's CPU allocator and its CUDA allocator raise."""
+    if isinstance(error, (MemoryError, OutOfMemory)):
+        return True
     said = str(error).lower()
-    return isinstance(error, MemoryError) or "out of memory" in said or "can't allocate" in said
-
-
-def _memory_advice(record: Record) -> str:
-    rows, tokens = record.task.batch_size, record.task.tokens_per_batch
-    name, size = ("batch_size", rows) if tokens is None else ("tokens_per_batch", tokens)
-    return (
-        f"out of memory at data.{name}={size}; try data.{name}={max(1, size // 2)} "
-        "trainer.accumulate_grad_batches=2, a smaller data.max_length, or "
-        "model.gradient_checkpointing=true"
-    )
+    told = "out of memory" in said or "can't allocate memory" in said
+    # `torch.OutOfMemoryError` and the CPU allocator's error are RuntimeErrors; so is cuBLAS's.
+    return isinstance(error, RuntimeError) and (told or "cublas_status_alloc_failed" in said)

@@ -15,6 +15,7 @@ from pytorch_lightning.strategies.launchers.subprocess_script import _Subprocess
 
 from llmexp.jobs.job import command
 from llmexp.jobs.launch import PARENT
+from llmexp.jobs.results import EXIT_CODES
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 # How long the first process may take to end by itself once another one has died.
 GRACE_SECONDS = 20.0
+STATUSES = {code: status for status, code in EXIT_CODES.items() if code > 1}
 
 
 class Ranks(_SubprocessScriptLauncher):
@@ -69,13 +71,19 @@ class Ranks(_SubprocessScriptLauncher):
                 return
             time.sleep(0.5)
         time.sleep(GRACE_SECONDS)
-        self.record.close("failed", self.lost())
+        self.record.fail(None)
         for child in self.procs:
             child.kill()
-        os._exit(1)
+        os._exit(EXIT_CODES[self.record.result["status"]])
 
-    def lost(self) -> str | None:
-        """Which process ended badly, and its last words; None while all is well."""
+    def lost(self, wait: float = 0.0) -> tuple[str, str] | None:
+        """The status and the last words of a process that ended badly; None while all is well.
+
+        A connection breaks before the process at its other end is gone: so `wait` for it.
+        """
+        deadline = time.monotonic() + wait
+        while all(child.poll() is None for child in self.procs) and time.monotonic() < deadline:
+            time.sleep(0.1)
         for rank, child in enumerate(self.procs, 1):
             code = child.poll()
             if code:
@@ -84,7 +92,7 @@ class Ranks(_SubprocessScriptLauncher):
                 text = log.read_text(errors="replace") if log.is_file() else ""
                 said = [line for line in text.splitlines() if line.strip()]
                 last = f": {said[-1][:300]}" if said and code > 0 else ""
-                return f"process {rank} {how}{last}"
+                return STATUSES.get(code, "failed"), f"process {rank} {how}{last}"
         return None
 
     def forget(self) -> None:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
 import time
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from llmexp.checkpoints.generations import Generations
 from llmexp.jobs.job import read_config
 from llmexp.jobs.launch import is_first
+from llmexp.jobs.price import charged_seconds
 from llmexp.jobs.provenance import provenance
-from llmexp.jobs.results import write_atomic, write_result
+from llmexp.jobs.results import begun, write_atomic, write_result
 from llmexp.jobs.signals import Signals
 
 if TYPE_CHECKING:
@@ -25,19 +27,20 @@ if TYPE_CHECKING:
 class Record:
     """The growing `result.json` of one run; only rank 0 writes."""
 
-    def __init__(self, experiment: Experiment, folder: Path):
+    def __init__(self, experiment: Experiment, folder: Path, signals: Signals | None = None):
         self.folder = folder
         self.began = time.perf_counter()
         self.writes = is_first()
         self.ranks: Ranks | None = None
         """The other processes on this node, where this one started them."""
         self.tracking = experiment.tracking
-        self.signals = Signals()
+        self.signals = signals or Signals()
         self.module: Any | None = None
         """The tested module, once there is one."""
         config = experiment.config
         self.config = config
-        self.overrides = read_config(folder)[1]["overrides"]
+        tree, launch = read_config(folder)
+        self.overrides = launch["overrides"]
         self.cost: dict[str, Any] = {
             "fit_seconds": 0.0,
             "total_seconds": 0.0,
@@ -48,38 +51,34 @@ class Record:
             "peak_memory_mb": 0.0,
             "trainable_parameters": 0,
             "total_parameters": 0,
+            "estimated_flops": 0.0,
+            "money": None,
+            "energy_kwh": None,
         }
         self.result: dict[str, Any] = {
-            "schema": 1,
-            "status": "running",
-            "name": config.name,
+            **begun(folder, tree, self.overrides),
             "task": experiment.task.kind,
-            "strategy": config.choices.strategy,
-            "model": config.choices.model,
-            "data": config.choices.data,
-            "seed": config.seed,
-            "overrides": self.overrides,
-            "metrics": {},
             "baseline": {},
             "cost": self.cost,
             "examples": {},
-            "resume_command": f"python run.py {' '.join(self.overrides)} "
-            f"resume=auto hydra.run.dir={os.path.relpath(folder)}",
+            "remote_code": experiment.model.remote_code(),
         }
         self.task = experiment.task
         self.provenance: dict[str, Any] = {}
 
     def start(self) -> None:
         """From here on the folder says what happens in it."""
-        self.provenance = provenance(self.overrides)
+        code = {"remote_code": self.result["remote_code"]}
+        self.provenance = provenance(self.overrides) | code
         self.write()
 
     def data(self, examples: Examples) -> None:
         """What was read, and what a constant answer would score on it."""
+        counts = examples.counts()
         self.result["examples"] = {
-            "train": len(examples.train),
-            "val": len(examples.validation),
-            "test": len(examples.test),
+            "train": counts["train"],
+            "val": counts["validation"],
+            "test": counts["test"],
             "bad": examples.bad,
         }
         self.result["fingerprint"] = examples.fingerprint
@@ -102,29 +101,42 @@ class Record:
         self.cost["trainable_parameters"] = sum(n for n, trained in sizes if trained)
         self.cost["total_parameters"] = sum(n for n, _ in sizes)
 
-    def checkpoint_to_resume(self) -> str | None:
-        """The last checkpoint of this folder where `resume=auto` and there is one."""
-        last = self.folder / "checkpoints" / "last.ckpt"
-        return str(last) if self.config.resume == "auto" and last.is_file() else None
+    @cached_property
+    def checkpoint(self) -> str | None:
+        """The newest whole checkpoint of this folder where `resume=auto` and there is one."""
+        if self.config.resume != "auto":
+            return None
+        generations = Generations(self.folder / "checkpoints")
+        path, notes = generations.newest(remove=self.writes)
+        found = f"going on from checkpoints/{path.name}" if path else "beginning anew"
+        for note in notes if self.writes else ():
+            print(f"{note}: {found}", flush=True)
+        return str(path) if path is not None else None
 
     def finish(self, module: Any, data: Any, trainer: pl.Trainer) -> None:
         """Test metrics, answers, and the price of them."""
+        from llmexp.jobs.price import estimated_flops
+
         self.module = module
         self.result["metrics"] |= module.validation_metrics | module.test_metrics
         prefix = getattr(data, "prefix", None)
         if prefix is not None:
             self.cost["prefix_seconds"] = round(prefix.seconds, 3)
             self.cost["cache_hit"] = prefix.hit
+        self.cost["estimated_flops"] = estimated_flops(module, data, self.cost["tokens_trained"])
         seconds = self.cost["fit_seconds"]
         self.cost["tokens_per_second"] = self.cost["tokens_trained"] / seconds if seconds else 0.0
         if trainer.is_global_zero:
             lines = [json.dumps(a, ensure_ascii=False) for a in module.answers]
             write_atomic(self.folder / "predictions.jsonl", "\n".join(lines) + "\n")
+            if module.losses:
+                lines = [json.dumps(row) for row in module.losses]
+                write_atomic(self.folder / "losses.jsonl", "\n".join(lines) + "\n")
 
-    def fail(self, error: Exception) -> None:
+    def fail(self, error: Exception | None) -> None:
         """An error nobody planned for; that of a lost process says more than its echo here."""
-        lost = self.ranks.lost() if self.ranks is not None else None
-        self.close("failed", lost or f"{type(error).__name__}: {error}")
+        lost = self.ranks.lost(wait=15.0) if self.ranks is not None else None
+        self.close(*(lost or ("failed", f"{type(error).__name__}: {error}")))
 
     def complete(self) -> None:
         self.close("completed", None)
@@ -132,6 +144,7 @@ class Record:
     def close(self, status: str, reason: str | None) -> None:
         """Write the final state of the run, whatever it is."""
         self.cost["total_seconds"] = round(time.perf_counter() - self.began, 3)
+        self.cost |= self.config.cost.priced(charged_seconds(self.cost))
         self.result |= {"status": status, "reason": reason}
         if self.ranks is not None and status == "completed":
             self.ranks.forget()

@@ -5,8 +5,12 @@ from __future__ import annotations
 import json
 import math
 import os
+import shlex
 from pathlib import Path
 from typing import Any
+
+from llmexp.jobs.launch import is_first
+from llmexp.secrets import hidden
 
 EXIT_CODES = {
     "completed": 0,
@@ -23,11 +27,14 @@ FILE = "result.json"
 def write_atomic(path: Path, text: str) -> None:
     """Replace `path` by `text`: readers see the old file or the new one, never half of one."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(hidden(text))
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _jsonable(value: Any) -> Any:
@@ -39,6 +46,24 @@ def _jsonable(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
+
+
+def begun(folder: Path, tree: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
+    """What `result.json` says from the moment there is a folder."""
+    choices = tree["choices"]
+    again = [line for line in overrides if not line.startswith("resume=")]
+    again += ["resume=auto", f"hydra.run.dir={os.path.relpath(folder)}"]
+    return {
+        "schema": 1,
+        "status": "running",
+        "reason": None,
+        "name": tree["name"],
+        **{group: choices[group] for group in ("strategy", "model", "data")},
+        "seed": tree["seed"],
+        "overrides": overrides,
+        "metrics": {},
+        "resume_command": f"python run.py {shlex.join(again)}",
+    }
 
 
 def write_result(folder: Path, result: dict[str, Any]) -> None:
@@ -55,10 +80,20 @@ def is_finished(result: dict[str, Any]) -> bool:
     return result.get("status", "running") != "running"
 
 
+def mark_stopped(folder: Path, status: str, reason: str) -> int:
+    """Record why a run stopped outside its own record of it; the exit code of what is recorded."""
+    result = read_result(folder)
+    if result and is_first() and not is_finished(result):
+        result |= {"status": status, "reason": reason}
+        write_result(folder, result)
+    return EXIT_CODES[result.get("status", status) if is_first() else status]
+
+
 def mark_dead(folder: Path, code: int, log: Path) -> dict[str, Any]:
     """Record a job whose process ended without saying how; negative codes are signals."""
     reason = f"killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
-    said = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    text = log.read_text(errors="replace") if log.is_file() else ""
+    said = [line for line in text.splitlines() if line.strip()]
     if code > 0 and said:
         reason = f"{reason}: {said[-1][:300]}"
     result = {**read_result(folder), "status": "failed", "reason": reason}

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytorch_lightning as pl
-import torch.distributed as dist
 
-from llmexp.tasks.base import Batch, Loss, Row
+from llmexp.modules.gathered import from_all
+from llmexp.modules.memory import Parts, halved
+from llmexp.tasks.base import IGNORE, Batch, Loss, Row
 
 if TYPE_CHECKING:
     from llmexp.context import Context
@@ -30,7 +32,11 @@ class Evaluation(pl.LightningModule):
         self.labels = context.examples.labels
         self.validation_scores = self.task.scores(self.labels)
         self.test_scores = self.task.scores(self.labels)
+        self.evaluated = Parts()
+        """In how many parts memory has room for a batch that is not trained on."""
         self.answers: list[Row] = []
+        self.losses: list[Row] = []
+        """What each test row of a language model adds to the loss, where that can be told."""
         self.test_metrics: dict[str, float] = {}
         self.validation_metrics: dict[str, float] = {}
         """Of the weights that are tested: the best checkpoint's, after `restore_best`."""
@@ -65,12 +71,18 @@ class Evaluation(pl.LightningModule):
         if hasattr(self.net, "unshard"):
             self.net.unshard()
         rows = [test[i] for i in together]
-        found = self.task.written(self.net, rows, self.context.tokenizer)
+        found = self._written(rows)
         pairs = zip(together, found, strict=True)
         return [{"index": i, **answer} for i, answer in pairs if i in mine]
 
+    def _written(self, rows: list[Row]) -> list[Row]:
+        if hasattr(self.net, "unshard"):
+            return self.task.written(self.net, rows, self.context.tokenizer)
+        return halved(lambda some: self.task.written(self.net, some, self.context.tokenizer), rows)
+
     def validation_step(self, batch: Batch, batch_index: int) -> None:
-        self.validation_scores.update(self.loss(batch))
+        for _, loss in self._losses(batch):
+            self.validation_scores.update(loss)
 
     def on_validation_epoch_end(self) -> None:
         scores = {f"val/{name}": v for name, v in self.validation_scores.compute().items()}
@@ -80,22 +92,46 @@ class Evaluation(pl.LightningModule):
         self.validation_scores.reset()
 
     def test_step(self, batch: Batch, batch_index: int) -> None:
-        loss = self.loss(batch)
-        self.test_scores.update(loss)
-        indices = [i for i in batch["index"].tolist() if i >= 0]
-        found = self.answer(batch, loss)
-        self.answers += [{"index": i, **a} for i, a in zip(indices, found, strict=False)]
+        for part, loss in self._losses(batch):
+            self.test_scores.update(loss)
+            indices = [i for i in part["index"].tolist() if i >= 0]
+            found = self.answer(part, loss)
+            self.answers += [{"index": i, **a} for i, a in zip(indices, found, strict=False)]
+            self.losses += row_losses(part, loss)
+
+    def _losses(self, batch: Batch) -> Iterator[tuple[Batch, Loss]]:
+        """(part, its loss), in as many parts as memory asks for."""
+        if hasattr(self.net, "unshard"):
+            # Forward passes of shards are in step: no process can make more of them alone.
+            return iter([(batch, self.loss(batch))])
+        return self.evaluated.each(self.loss, batch)
 
     def on_test_epoch_end(self) -> None:
         self.answers += self.written()
-        self.answers = sorted(self._from_all_ranks(self.answers), key=lambda a: a["index"])
+        self.answers = _of_all(self.answers)
+        self.losses = _of_all(self.losses)
         scores = self.test_scores.compute() | self.task.answer_scores(self.answers)
         self.test_metrics = {f"test/{name}": v for name, v in scores.items()}
         self.log_dict(self.test_metrics, rank_zero_only=False)
 
-    def _from_all_ranks(self, mine: list[Row]) -> list[Row]:
-        if not dist.is_available() or not dist.is_initialized() or dist.get_world_size() == 1:
-            return mine
-        parts: list[Any] = [None] * dist.get_world_size()
-        dist.all_gather_object(parts, mine)
-        return [row for part in parts for row in part]
+
+def _of_all(mine: list[Row]) -> list[Row]:
+    """The rows of every process, in the order of the data."""
+    return sorted((row for part in from_all(mine) for row in part), key=lambda a: a["index"])
+
+
+def row_losses(batch: Batch, loss: Loss) -> list[Row]:
+    """A line of `losses.jsonl` for each row that is no filler: its loss, tokens, right ones."""
+    sums = loss.rows() if loss.rows is not None else None
+    if sums is None:
+        return []
+    columns = {"nats": sums[:, 0], "tokens": (batch["labels"] != IGNORE).sum(1)}
+    columns["right"] = sums[:, 1].round().long()
+    if "text_bytes" in batch:
+        columns["bytes"] = batch["text_bytes"]
+    lists = {name: values.tolist() for name, values in columns.items()}
+    return [
+        {"index": i, **{name: values[n] for name, values in lists.items()}}
+        for n, i in enumerate(batch["index"].tolist())
+        if i >= 0
+    ]

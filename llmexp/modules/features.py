@@ -57,5 +57,8 @@ class FeatureClassifier(FineTune):
         trainer: Any = self.trainer
         self.net.standardise(trainer.datamodule.features["train"])
 
+    def on_fit_start(self) -> None:
+        """The task's network ran before; what trains here is not one of its kind."""
+
     def loss(self, batch: Batch) -> Loss:
         return feature_loss(self.net(batch["features"]).float(), batch["labels"])

@@ -9,9 +9,11 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
+from llmexp.callbacks.guard import Guard
 from llmexp.modules import update
 from llmexp.modules.evaluation import Evaluation
-from llmexp.modules.guard import Guard
+from llmexp.modules.portions import Portions
+from llmexp.nets.dequantization import Dequantised
 from llmexp.nets.freezing import frozen_blocks, rest
 from llmexp.nets.prefix import standing_in
 from llmexp.tasks.base import Batch, Loss
@@ -25,11 +27,9 @@ class FineTune(Evaluation):
 
     The loss of an update is the mean over the supervised positions of the whole update: over its
     micro-batches, a short last accumulation window, and all ranks (Lightning #20350, #19987).
-    Gradients are summed first and divided once, in `on_before_optimizer_step`.
+    Gradients are summed first and divided once, when the last of them is in: callbacks that look
+    at them before the optimizer's step see the gradient of the mean.
     """
-
-    window_tokens: Tensor
-    window_loss: Tensor
 
     def __init__(self, net: nn.Module, context: Context):
         super().__init__(context)
@@ -38,10 +38,13 @@ class FineTune(Evaluation):
         self.strict_loading = False
         self.trained = {n for n, p in net.named_parameters() if p.requires_grad}
         self.autocast_dtype = half_precision(net)
-        self.register_buffer("window_tokens", torch.zeros((), dtype=torch.long), persistent=False)
-        self.register_buffer("window_loss", torch.zeros(()), persistent=False)
+        self.window = update.Window()
         self.tokens_trained = 0
         self.guard = Guard()
+        """Another one where the Trainer has it among its callbacks."""
+        self.batches: list[Batch] = []
+        """The batches of the update that is being made."""
+        self.portions = Portions(self)
         self.frozen = frozen_blocks(net)
         # A step of Adam is lost in the rounding of bfloat16: what is trained is float32.
         for parameter in net.parameters():
@@ -58,6 +61,8 @@ class FineTune(Evaluation):
 
     def on_fit_start(self) -> None:
         """The task looks at the network where and as it will be trained."""
+        found = [c for c in self.trainer.callbacks if isinstance(c, Guard)]  # type: ignore[attr-defined]
+        self.guard = found[0] if found else self.guard
         with self.trainer.precision_plugin.forward_context(), self._precision():
             self.task.prove(self.net)
 
@@ -72,25 +77,31 @@ class FineTune(Evaluation):
         return torch.autocast(self.device.type, self.autocast_dtype)
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
-        loss = self.loss(batch)
-        self.window_tokens += loss.count
-        self.window_loss += loss.total.detach()
+        self.batches.append(batch)
         # Lightning divides by the configured accumulation; the true divisor comes later.
-        return loss.total * self.trainer.accumulate_grad_batches
+        return self.portions.first(batch) * self.trainer.accumulate_grad_batches
+
+    def counted(self, batch: Batch) -> Tensor:
+        """The summed loss of a batch, or of a part of one, as it enters the update."""
+        loss = self.loss(batch)
+        self.window.add(loss)
+        return loss.total
+
+    def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        self.portions.backward(loss)
 
     def on_train_batch_start(self, batch: Batch, batch_index: int) -> None:
         self.tokens_trained += batch["tokens"]
 
-    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+    def on_after_backward(self) -> None:
         """Turn summed gradients into the gradient of the update's mean."""
-        both = torch.stack([self.window_tokens.float(), self.window_loss])
-        tokens, loss = update.over_ranks(both).unbind()
+        if self.trainer.fit_loop._should_accumulate():
+            return
+        tokens, self.update_loss = self.window.close()
         # Ranks' gradients were averaged, so their sum is the average times the ranks.
-        update.scale(update.stepped(optimizer), self.trainer.world_size / tokens.clamp(min=1))
-        self.update_loss = loss / tokens.clamp(min=1)
+        (optimizer,) = self.trainer.optimizers
+        update.scale(update.stepped(optimizer), self.trainer.world_size / tokens)
         self.log("train/loss", self.update_loss, prog_bar=True)
-        self.window_tokens.zero_()
-        self.window_loss.zero_()
 
     def configure_gradient_clipping(
         self,
@@ -105,10 +116,12 @@ class FineTune(Evaluation):
         # A float16 loss scaler meets infinite gradients by design, and skips them itself.
         judged = self.update_loss if scaled else norm
         fused = norm.is_cuda and bool(optimizer.defaults.get("fused")) and not scaled
-        self.guard.check(optimizer, self.global_step, self.update_loss, judged, defer=fused)
+        batches, self.batches = self.batches, []
+        how = {"defer": fused, "drop": not scaled}
+        self.guard.check(self, optimizer, self.update_loss, judged, batches, **how)
         if gradient_clip_val is not None and gradient_clip_val > 0:
-            how = gradient_clip_algorithm or "norm"
-            update.clip(update.stepped(optimizer), norm, gradient_clip_val, how)
+            algorithm = gradient_clip_algorithm or "norm"
+            update.clip(update.stepped(optimizer), norm, gradient_clip_val, algorithm)
 
     def configure_optimizers(self) -> Any:
         steps = int(self.trainer.estimated_stepping_batches)
@@ -116,14 +129,26 @@ class FineTune(Evaluation):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep trained weights only: a frozen base can be loaded again, a 4-bit one must be."""
-        self.guard.settle()
+        self.guard.settle(self)
         checkpoint["validation_metrics"] = self.validation_metrics
+        checkpoint["parts"] = self.portions.parts.count
+        checkpoint["validated_at"] = self.validated_at
         state = checkpoint["state_dict"]
         checkpoint["state_dict"] = {
             name: value
             for name, value in state.items()
             if name.removeprefix("net.") in self.trained
         }
+        self.guard.saved(checkpoint["state_dict"], self.global_step)
+
+    def on_validation_epoch_end(self) -> None:
+        super().on_validation_epoch_end()
+        self.guard.validated(self.validation_metrics["val/loss"], self.global_step)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.validation_metrics = checkpoint["validation_metrics"]
+        self.validated_at = checkpoint["validated_at"]
+        self.portions.parts.count = checkpoint["parts"]
 
     def restore_best(self, trainer: pl.Trainer) -> None:
         """Put the best checkpoint's weights back, unless they are the ones that are here."""
@@ -138,6 +163,10 @@ class FineTune(Evaluation):
 
 
 def half_precision(net: nn.Module) -> torch.dtype | None:
-    """The 16-bit type of the frozen weights, if that is what they are in."""
-    frozen = {p.dtype for p in net.parameters() if not p.requires_grad}
+    """The 16-bit type of the frozen weights, if that is what they are in.
+
+    Not of layers that see to their types themselves, as those in 4 bits do.
+    """
+    own = {id(p) for m in net.modules() if isinstance(m, Dequantised) for p in m.parameters()}
+    frozen = {p.dtype for p in net.parameters() if not p.requires_grad and id(p) not in own}
     return next((t for t in (torch.bfloat16, torch.float16) if t in frozen), None)

@@ -10,6 +10,32 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 from torch.nn.utils import get_total_norm
 
+from llmexp.tasks.base import Loss
+from llmexp.tasks.cross_entropy import wide
+
+
+class Window:
+    """The supervised positions of an update and their summed loss, over its micro-batches.
+
+    No buffers of a module: those a half-precision trainer would round, and DDP would send around.
+    """
+
+    def __init__(self) -> None:
+        self.sums: Tensor | None = None
+
+    def add(self, loss: Loss) -> None:
+        kind = wide(loss.total.device)
+        both = torch.stack([loss.count.to(kind), loss.total.detach().to(kind)])
+        self.sums = both if self.sums is None else self.sums + both
+
+    def close(self) -> tuple[Tensor, Tensor]:
+        """How many positions all ranks had, at least 1, and their mean loss; then begin again."""
+        assert self.sums is not None
+        tokens, loss = over_ranks(self.sums).unbind()
+        self.sums = None
+        tokens = tokens.clamp(min=1)
+        return tokens, loss / tokens
+
 
 def over_ranks(values: Tensor) -> Tensor:
     """The sum over all processes."""

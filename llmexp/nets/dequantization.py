@@ -7,7 +7,15 @@ from typing import Any
 
 import psutil
 import torch
-from torch import nn
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor, nn
+
+
+class Dequantised(nn.Linear):
+    """Computes in the type of its weights whatever it is given, as a layer in 4 bits does."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.linear(input.to(self.weight.dtype), self.weight, self.bias).to(input.dtype)
 
 
 def needed_bytes(net: nn.Module) -> int:
@@ -33,7 +41,7 @@ def dequantise(net: Any) -> Any:
 
     for name, layer in _layers(net):
         weight = dequantize_4bit(layer.weight.data, layer.weight.quant_state)
-        plain = nn.Linear(layer.in_features, layer.out_features, bias=False, device="meta")
+        plain = Dequantised(layer.in_features, layer.out_features, bias=False, device="meta")
         plain.weight = nn.Parameter(weight.to(layer.compute_dtype), requires_grad=False)
         if layer.bias is not None:
             bias = layer.bias.data.to(layer.compute_dtype)

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from llmexp import artefact
 from llmexp.errors import UserError, did_you_mean
 from llmexp.jobs.results import read_result
 
@@ -41,8 +42,16 @@ def load(path: str | Path) -> Predictor:
     """The predictor of a run folder or of its `model/` folder."""
     folder = model_folder(Path(path).expanduser())
     facts = read_facts(folder)
+    artefact.check(folder)
     module, _, function = PREDICTORS[facts["predictor"]].partition(":")
-    predictor: Predictor = getattr(importlib.import_module(module), function)(folder, facts)
+    build = getattr(importlib.import_module(module), function)
+    faults: tuple[type[Exception], ...] = (OSError, *artefact.broken())
+    try:
+        predictor: Predictor = build(folder, facts)
+    except faults as error:
+        raise UserError(
+            f"{folder} is no usable {facts['predictor']}: {artefact.first_line(error)}"
+        ) from error
     return predictor
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,18 +10,18 @@ import torch
 from pydantic import ValidationError
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
+from llmexp.configure.trust import is_trusted
 from llmexp.data.batches import pad
 from llmexp.errors import UserError
 from llmexp.export.card import is_adapter
 from llmexp.models import HFModel
+from llmexp.nets.attention import runs_here
 from llmexp.tasks.classification import label_answers
 from llmexp.tasks.instruction import Instruction
 from llmexp.tasks.language_modeling import LanguageModeling, Stream
 
 BATCH = 32
 Write = Callable[[Any, list[str], Any, Any], list[str]]
-# A branch or tag can move; code may only come from a commit.
-COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 class Classifier:
@@ -112,11 +111,13 @@ def load_base(facts: dict[str, Any], auto_class: Any, **config: Any) -> Any:
 
 
 def recorded_base(facts: dict[str, Any]) -> HFModel:
-    """The base as it was described; code from elsewhere only runs from a pinned commit."""
+    """The base as it was described; its code runs only where LLMEXP_ALLOW names its repository."""
     base = dict(facts["base"])
-    pinned = bool(COMMIT.fullmatch(base.get("revision") or ""))
-    base["trust_remote_code"] = base.get("trust_remote_code") is True and pinned
+    trusted = is_trusted(base.get("path"), base.get("revision"))
+    base["trust_remote_code"] = base.get("trust_remote_code") is True and trusted
     base["gradient_checkpointing"] = False
+    if not runs_here(str(base.get("attention"))):
+        base["attention"] = "sdpa"
     try:
         return HFModel(**base)
     except ValidationError as error:

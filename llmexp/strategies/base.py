@@ -27,6 +27,7 @@ TRAINING = (
     "trainer.val_check_interval",
     "callbacks.checkpoint",
     "callbacks.early_stopping",
+    "callbacks.guard",
     "model.gradient_checkpointing",
 )
 

@@ -44,6 +44,11 @@ class FeatureBased(Strategy):
                 f"strategy: feature_based puts a classifier on features, and data poses "
                 f"{task.kind}; strategy=lora or strategy=head_only works on it"
             )
+        if task.streaming:
+            found.append(
+                "data.streaming: feature_based computes the features of all train rows first, and "
+                "a stream never has them all; use strategy=head_only or data.streaming=false"
+            )
         return found
 
     def unread(self, model: HFModel, task: Task) -> dict[str, str]:

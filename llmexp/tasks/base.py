@@ -11,11 +11,12 @@ from llmexp.config import Fraction, NonNegativeInt, PositiveInt, spec
 from llmexp.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from torch import Tensor, nn
     from transformers import PreTrainedTokenizerBase
 
+    from llmexp.data.stream_rows import RowStream
     from llmexp.models import HFModel
 
 Row = dict[str, Any]
@@ -75,6 +76,8 @@ class Loss(NamedTuple):
     """UTF-8 bytes that the supervised positions of each row spell, where the task counts them."""
     right: Tensor | None = None
     """In evaluation without logits: how many positions have their label as the likeliest."""
+    rows: Callable[[], Tensor | None] | None = None
+    """Of a language model: works out the loss and the right answers of each row, summed [B, 2]."""
 
 
 @spec
@@ -101,12 +104,20 @@ class Examples:
     """Class names in index order; empty where the task has no classes."""
     fingerprint: dict[str, str] = field(default_factory=dict)
     """A content hash for each split."""
+    stream: RowStream | None = None
+    """All train rows, where `data.streaming` does not hold them; `train` has the first ones."""
     bad: int = 0
     """Rows left out because they could not be used (`data.on_bad_row=skip`)."""
     encoding: dict[str, Any] = field(default_factory=dict)
     """`Encoded.facts` of each split, once it is tokenised."""
     notes: list[str] = field(default_factory=list)
     """What a user should be told: what was detected, carved off, dropped, or looks leaked."""
+
+    def counts(self) -> dict[str, int | None]:
+        """Rows of each split; None where nobody has counted them."""
+        streamed = self.stream is not None
+        train = None if streamed else len(self.train)
+        return {"train": train, "validation": len(self.validation), "test": len(self.test)}
 
 
 @spec
@@ -121,6 +132,8 @@ class Task:
     kind: ClassVar[str] = "task"
     in_blocks: ClassVar[bool] = False
     """Whether rows are joined and cut into blocks, so that no row is too long."""
+    streams: ClassVar[bool] = False
+    """Whether it can be trained without a look at all train rows first."""
     predictor: ClassVar[str] = ""
     """What loads a network trained on this task (a key of `llmexp.predict.load.PREDICTORS`)."""
 
@@ -163,6 +176,10 @@ class Task:
     """Padded tokens per process and step (rows times the longest); then `batch_size` says only
     how many prompts are answered at once."""
     num_workers: NonNegativeInt = 0
+    streaming: bool = False
+    """Read train rows as they are needed, again in every epoch, and never hold them all."""
+    shuffle_buffer: PositiveInt = 10_000
+    """Of a stream: the rows among which the next one is drawn."""
 
     def check(self, model: HFModel) -> list[str]:
         """Complaints about this task on this model; no weights, no network."""
@@ -208,8 +225,18 @@ class Task:
         max_length: int,
         labels: list[str],
     ) -> Encoded:
-        """Token rows, at most `max_length` long."""
+        """Token rows, at most `max_length` long; a UserError where none of the rows is left."""
         raise NotImplementedError
+
+    def encode_some(
+        self,
+        rows: list[Row],
+        tokenizer: PreTrainedTokenizerBase,
+        max_length: int,
+        labels: list[str],
+    ) -> Encoded:
+        """The same for a few rows of many, of which perhaps none is left."""
+        return self.encode(rows, tokenizer, max_length, labels)
 
     def packed(self, encoded: Encoded, max_length: int) -> Encoded:
         """The rows as they are trained on: several documents in one where the task packs."""

@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
+from llmexp.tasks.cross_entropy import cross_entropy, each, wide
+
 # Logits that exist at once: 64 MB in float32. Fewer than these are not worth a second way.
 CHUNK = 2**24
 # Whether what a network returns is what its output head gave, found out once for each.
@@ -59,6 +61,17 @@ def chunked_cross_entropy(head: Any, hidden: Tensor, labels: Tensor) -> tuple[Te
     return loss
 
 
+def chunked_each(head: Any, hidden: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """The same in evaluation, not summed: the loss at every position [N], and whether it is right.
+
+    The logits are made a second time: only the test asks for it.
+    """
+    size = max(1, CHUNK // head.weight.shape[0])
+    parts = zip(hidden.split(size), labels.split(size), strict=True)
+    found = [each(head(seen.to(head.weight.dtype)).float(), truth) for seen, truth in parts]
+    return torch.cat([losses for losses, _ in found]), torch.cat([right for _, right in found])
+
+
 class _Chunked(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -75,16 +88,16 @@ class _Chunked(torch.autograd.Function):
             torch.zeros_like(value, dtype=torch.float32) if value is not None and want else None
             for value, want in zip((hidden, weight, bias), wanted, strict=True)
         ]
-        total = hidden.new_zeros((), dtype=torch.float32)
+        total = hidden.new_zeros((), dtype=wide(hidden.device))
         right = torch.zeros_like(total, dtype=torch.long)
         cast, offset = weight.to(dtype), None if bias is None else bias.to(dtype)
         size = max(1, CHUNK // weight.shape[0])
-        for part in torch.arange(len(labels), device=labels.device).split(size):
-            at = slice(int(part[0]), int(part[-1]) + 1)
+        for start in range(0, len(labels), size):
+            at = slice(start, start + size)
             with torch.autocast(hidden.device.type, enabled=False):
                 seen, truth = hidden[at].to(dtype), labels[at]
                 logits = F.linear(seen, cast, offset).float()  # [C, V]
-                total += F.cross_entropy(logits, truth, reduction="sum")
+                total += cross_entropy(logits, truth)
                 if any(wanted):
                     _add_gradients(kept, at, seen, cast, logits, truth)
                 else:

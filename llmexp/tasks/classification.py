@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field
 
 from llmexp.config import spec
+from llmexp.errors import UserError
 from llmexp.tasks.base import IGNORE, Batch, Encoded, Examples, Loss, Row, Task
 
 if TYPE_CHECKING:
@@ -31,6 +32,9 @@ class Classification(Task):
 
     labels: Annotated[dict[str, str], BeforeValidator(text_keys)] = Field(default_factory=dict)
     """Raw label -> words that describe it; prompting reads these."""
+
+    overflow: Literal["truncate", "drop", "error"] = "truncate"
+    """What happens to a row longer than `max_length`; what is cut is the end of its text."""
 
     def specimens(self, split: str) -> list[Row]:
         from llmexp.data.specimens import labelled
@@ -63,16 +67,26 @@ class Classification(Task):
         labels: list[str],
     ) -> Encoded:
         index = {name: i for i, name in enumerate(labels)}
-        texts = [row["text"] for row in rows]
-        pairs = [row["text_pair"] for row in rows] if rows and "text_pair" in rows[0] else None
-        cut = tokenizer(texts, pairs, truncation=True, max_length=max_length)["input_ids"]
-        lengths = [len(ids) for ids in cut]
-        full = sum(n == max_length for n in lengths)
+        # A token more than fits tells which rows are too long, without the whole of them.
+        ids = _ids(rows, tokenizer, max_length + 1)
+        long = [i for i, one in enumerate(ids) if len(one) > max_length]
+        if long and self.overflow == "error":
+            raise UserError(
+                f"data.overflow: row {long[0]} has more than data.max_length={max_length} tokens "
+                f"({len(long)} rows have); raise it, or use data.overflow=truncate"
+            )
+        counts = {}
+        if long:
+            counts["truncated" if self.overflow == "truncate" else "dropped"] = len(long)
+            cut = _ids([rows[i] for i in long], tokenizer, max_length)
+            for i, one in zip(long, cut, strict=True):
+                ids[i] = one if self.overflow == "truncate" else []
         encoded = [
-            {"input_ids": ids, "labels": index.get(row.get("label", ""), IGNORE), "index": i}
-            for i, (ids, row) in enumerate(zip(cut, rows, strict=True))
+            {"input_ids": ids[i], "labels": index.get(row.get("label", ""), IGNORE), "index": i}
+            for i, row in enumerate(rows)
+            if ids[i]
         ]
-        return Encoded(encoded, {"at_max_length": full} if full else {})
+        return Encoded(encoded, counts)
 
     def prove(self, net: nn.Module) -> None:
         from llmexp.nets.last_block import read_first
@@ -89,13 +103,12 @@ class Classification(Task):
         return batch
 
     def loss(self, net: nn.Module, batch: Batch) -> Loss:
-        import torch.nn.functional as F  # noqa: N812
+        from llmexp.tasks.cross_entropy import cross_entropy
 
         inputs = {k: batch[k] for k in ("input_ids", "attention_mask")}
         logits = net(**inputs).logits.float()  # [B, C]
         labels = batch["labels"]
-        total = F.cross_entropy(logits, labels, ignore_index=IGNORE, reduction="sum")
-        return Loss(total, (labels != IGNORE).sum(), logits, labels)
+        return Loss(cross_entropy(logits, labels), (labels != IGNORE).sum(), logits, labels)
 
     def scores(self, labels: list[str]) -> nn.Module:
         from llmexp.tasks.scores import ClassificationScores
@@ -129,6 +142,15 @@ class Classification(Task):
     ) -> list[Row]:
         assert loss.logits is not None
         return label_answers(rows, loss.logits.softmax(-1).tolist(), labels)
+
+
+def _ids(rows: list[Row], tokenizer: PreTrainedTokenizerBase, max_length: int) -> list[list[int]]:
+    texts = [row["text"] for row in rows]
+    pairs = [row["text_pair"] for row in rows] if rows and "text_pair" in rows[0] else None
+    found: list[list[int]] = tokenizer(texts, pairs, truncation=True, max_length=max_length)[
+        "input_ids"
+    ]
+    return found
 
 
 def label_answers(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from llmexp.config import spec
 from llmexp.tasks.base import Batch, Encoded, Loss, Row, Task
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 @spec
 class DecoderTask(Task):
     """Rows whose `labels[t]` is the token that position t must predict, or IGNORE."""
+
+    streams: ClassVar[bool] = True
 
     packing: bool = False
     """Train on rows of several documents that do not see each other; `batch_size` counts packs."""

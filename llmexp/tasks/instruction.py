@@ -74,6 +74,21 @@ class Instruction(DecoderTask):
         max_length: int,
         labels: list[str],
     ) -> Encoded:
+        made = self.encode_some(rows, tokenizer, max_length, labels)
+        if rows and not made.rows:
+            raise UserError(
+                f"data.max_length: no row has room for its answer in {max_length} tokens "
+                f"({made.counts}); raise data.max_length"
+            )
+        return made
+
+    def encode_some(
+        self,
+        rows: list[Row],
+        tokenizer: PreTrainedTokenizerBase,
+        max_length: int,
+        labels: list[str],
+    ) -> Encoded:
         from llmexp.data.templates import Template
 
         self.prepare(tokenizer)
@@ -85,11 +100,6 @@ class Instruction(DecoderTask):
             fitted = self._fit(ids, wanted, max_length, tokenizer.bos_token_id, counts, i)
             if fitted is not None:
                 encoded.append({**fitted, "index": i})
-        if rows and not encoded:
-            raise UserError(
-                f"data.max_length: no row has room for its answer in {max_length} tokens "
-                f"({dict(counts)}); raise data.max_length"
-            )
         return Encoded(encoded, dict(counts))
 
     def supervised(self, messages: list[Row], template: Template) -> tuple[list[int], list[int]]:

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
-import torch.nn.functional as F  # noqa: N812
+import torch
 from torch import Tensor, nn
 from transformers.utils.generic import is_flash_attention_requested
 
 from llmexp.nets.architecture import unwrapped
 from llmexp.tasks.base import IGNORE, Batch, Loss
-from llmexp.tasks.chunked_loss import chunked_cross_entropy, returned_as_given, worthwhile
+from llmexp.tasks.chunked_loss import (
+    chunked_cross_entropy,
+    chunked_each,
+    returned_as_given,
+    worthwhile,
+)
+from llmexp.tasks.cross_entropy import cross_entropy, each, wide
 
 
 def token_loss(net: nn.Module, batch: Batch, whole: bool = False) -> Loss:
@@ -31,11 +38,27 @@ def token_loss(net: nn.Module, batch: Batch, whole: bool = False) -> Loss:
             net(**inputs, use_cache=False)
         truth = labels[supervised]
         total, right = chunked_cross_entropy(head.module, head.hidden, truth)
-        return Loss(total, count, None, truth, spelled, right)
+        found = partial(chunked_each, head.module, head.hidden, truth)
+        rows = partial(_rows, batch, supervised, found)
+        return Loss(total, count, None, truth, spelled, right, rows)
     logits = _logits(net, inputs, supervised).float()
     truth = labels[supervised]
-    total = F.cross_entropy(logits, truth, reduction="sum")
-    return Loss(total, count, logits, truth, spelled)
+    rows = partial(_rows, batch, supervised, partial(each, logits, truth))
+    return Loss(cross_entropy(logits, truth), count, logits, truth, spelled, rows=rows)
+
+
+def _rows(
+    batch: Batch, supervised: Tensor, found: Callable[[], tuple[Tensor, Tensor]]
+) -> Tensor | None:
+    """What each row of the batch adds to the loss and to the right answers [B, 2].
+
+    None of packs that were joined to one row.
+    """
+    if supervised.shape[0] != batch["labels"].shape[0]:
+        return None
+    both = torch.stack(found(), dim=-1).to(wide(supervised.device))  # [count, 2]
+    sums = both.new_zeros(supervised.shape[0], 2)
+    return sums.index_add_(0, supervised.nonzero()[:, 0], both)
 
 
 def _logits(net: nn.Module, inputs: dict[str, Tensor], supervised: Tensor) -> Tensor:

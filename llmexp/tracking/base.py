@@ -5,6 +5,10 @@ from typing import TYPE_CHECKING, Any
 from llmexp.config import spec
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pytorch_lightning as pl
+
     from llmexp.configure.preflight import Experiment
     from llmexp.context import Context
 
@@ -21,11 +25,30 @@ class Tracking:
         """A Lightning logger, or False; called once in every process of the run."""
         raise NotImplementedError
 
+    def callbacks(self, folder: Path) -> list[pl.Callback]:
+        """What it wants to be told of beside curves; called after `logger`."""
+        return []
+
     def finish(self, result: dict[str, Any], module: Any | None) -> None:
         """The run has ended and `result.json` is written; first process only.
 
-        `module` holds the test's answers; None where the run did not get that far.
+        `module` holds the test's answers; None where the run did not get that far. Loggers get the
+        numbers of `result.json` under the keys they have there.
         """
+        if module is None:
+            return
+        for logger in module.trainer.loggers:
+            logger.log_metrics(numbers(result), step=module.trainer.global_step)
+            logger.save()
+            logger.finalize("success" if result["status"] == "completed" else "failed")
+
+
+def numbers(result: dict[str, Any]) -> dict[str, Any]:
+    """The numbers of `result.json`: metrics under the same keys, the rest under their group."""
+    flat = dict(result["metrics"])
+    for group in ("baseline", "cost", "examples"):
+        flat |= {f"{group}/{key}": value for key, value in result[group].items()}
+    return {key: value for key, value in flat.items() if isinstance(value, int | float)}
 
 
 @spec

@@ -11,19 +11,21 @@ from llmexp.config import NonNegativeInt, spec
 from llmexp.errors import UserError
 from llmexp.jobs.job import read_config
 from llmexp.jobs.launch import is_first
-from llmexp.tracking.base import Tracking
+from llmexp.secrets import masked
+from llmexp.tracking.artifacts import publish
+from llmexp.tracking.base import Tracking, numbers
 from llmexp.tracking.login import why_offline
-from llmexp.tracking.secrets import masked
+from llmexp.tracking.media import tables
 
 if TYPE_CHECKING:
+    import pytorch_lightning as pl
     import wandb
 
     from llmexp.configure.preflight import Experiment
     from llmexp.context import Context
 
-# Longer texts make a table that no browser opens.
-TEXT_LENGTH = 1000
-FILES = ("config.yaml", "provenance.json", "result.json", "metrics.jsonl", "predictions.jsonl")
+# Seconds that W&B may keep a run waiting when it starts, and when it ends.
+START, END = 15, 300
 
 
 @spec
@@ -36,8 +38,10 @@ class Wandb(Tracking):
     """True: a run that cannot be tracked online does not start."""
     table_rows: NonNegativeInt
     """Answers shown in the table; all of them are in `predictions.jsonl`."""
+    samples: NonNegativeInt
+    """Answers to validation rows that are written after each validation, to read the progress."""
     artifact: bool
-    """Upload the run's files when online."""
+    """Keep data, model and files of the run as artifacts when online."""
 
     def check(self) -> list[str]:
         why = why_offline() if self.required else None
@@ -56,6 +60,17 @@ class Wandb(Tracking):
         run.define_metric("trainer/global_step")
         run.define_metric("*", step_metric="trainer/global_step", step_sync=True)
         return WandbLogger(experiment=run, save_dir=context.folder)
+
+    def callbacks(self, folder: Path) -> list[pl.Callback]:
+        import wandb
+
+        from llmexp.callbacks.resend import Resend
+        from llmexp.callbacks.samples import Samples
+
+        found: list[pl.Callback] = [Samples(folder, self.samples)] if self.samples else []
+        if wandb.run is None or not (folder / "metrics.jsonl").is_file():
+            return found
+        return [*found, Resend(folder, wandb.run)]
 
     def _settings(self, e: Experiment, folder: Path) -> dict[str, Any]:
         """What W&B is told about this job."""
@@ -80,19 +95,23 @@ class Wandb(Tracking):
 
         # Tables and artifacts are staged there; a run writes into its folder alone.
         os.environ["WANDB_DATA_DIR"] = str(folder / "wandb")
-        quiet = wandb.Settings(silent=True, console="off", symlink=False, init_timeout=30)
+        limits = {"init_timeout": START, "login_timeout": START, "finish_timeout": END}
+        quiet = wandb.Settings(silent=True, console="off", symlink=False, **limits)
         why = why_offline()
         for mode in ("online", "offline") if why is None else ("offline",):
             try:
                 run = wandb.init(**settings, mode=mode, settings=quiet, reinit="finish_previous")
             except (wandb.Error, OSError) as error:
                 why = str(error).splitlines()[0]
+                # W&B's process holds the run's id until then.
+                wandb.teardown()
                 continue
             if mode == "online":
                 print(f"W&B: {run.url}", flush=True)
             else:
                 where = os.path.relpath(Path(run.dir).parent)
                 print(f"W&B is offline ({why}); send it later: wandb sync {where}", flush=True)
+                print(f"  or look at it here: wandb leet run {where}", flush=True)
             return run
         if self.required:
             raise UserError(f"tracking.required: W&B did not start: {why}")
@@ -109,8 +128,9 @@ class Wandb(Tracking):
             if module is not None:
                 run.log(tables(module, self.table_rows))
             run.summary.update(summary(result))
-            if self.artifact and not run.offline:
-                run.log_artifact(files(run, Path(run.dir).parents[2]))
+            folder = Path(run.dir).parents[2]
+            if self.artifact and module is not None and not run.offline:
+                publish(run, folder, result, read_config(folder)[0]["objective"])
         except (wandb.Error, OSError) as error:
             print(f"W&B: {str(error).splitlines()[0]}", flush=True)
         run.finish(exit_code=0 if result["status"] == "completed" else 1)
@@ -126,48 +146,7 @@ def run_id(folder: Path) -> str:
 
 
 def summary(result: dict[str, Any]) -> dict[str, Any]:
-    """The numbers of `result.json`: metrics under the same keys, the rest under their group."""
-    flat = dict(result["metrics"])
-    for group in ("baseline", "cost", "examples"):
-        flat |= {f"{group}/{key}": value for key, value in result[group].items()}
-    flat |= {"status": result["status"], "reason": result["reason"]}
-    return {key: value for key, value in flat.items() if value is not None}
-
-
-def tables(module: Any, rows: int) -> dict[str, Any]:
-    """The answers as a table, and how labels are confused where there are labels."""
-    import wandb
-
-    answers, labels = module.answers, module.labels
-    shown: dict[str, Any] = {}
-    if labels and all(a["reference"] in labels for a in answers):
-        number = {name: i for i, name in enumerate(labels)}
-        shown["test/confusion_matrix"] = wandb.plot.confusion_matrix(
-            y_true=[number[a["reference"]] for a in answers],
-            preds=[number[a["prediction"]] for a in answers],
-            class_names=labels,
-        )
-    if answers and rows > 0:
-        columns = list(dict.fromkeys(key for a in answers[:rows] for key in a))
-        data = [[_cell(a.get(key)) for key in columns] for a in answers[:rows]]
-        shown["test/predictions"] = wandb.Table(columns=columns, data=data)
-    return shown
-
-
-def _cell(value: Any) -> Any:
-    if value is None or isinstance(value, (int, float)):
-        return value
-    return masked(str(value))[:TEXT_LENGTH]
-
-
-def files(run: wandb.Run, folder: Path) -> wandb.Artifact:
-    """What the run left, without the checkpoints."""
-    import wandb
-
-    artifact = wandb.Artifact(f"run-{run.id}", type="run")
-    for name in FILES:
-        if (folder / name).is_file():
-            artifact.add_file(str(folder / name), name=name)
-    if (folder / "model").is_dir():
-        artifact.add_dir(str(folder / "model"), name="model")
-    return artifact
+    """The last word of a run: its numbers, and how it ended."""
+    ended = {"status": result["status"], "reason": result["reason"]}
+    told: dict[str, Any] = masked({k: value for k, value in ended.items() if value is not None})
+    return numbers(result) | told

@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+
+from llmexp.tasks.base import Row
+
+
+class Samples(pl.Callback):
+    """What the network writes to the same few validation rows after each validation of a training.
+
+    They go into `samples.jsonl` and, under `val/samples`, to every logger that keeps tables.
+    """
+
+    def __init__(self, folder: Path, rows: int):
+        self.path = folder / "samples.jsonl"
+        self.rows = rows
+        self.written_at = -1
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """What a run wrote after the step from which it goes on will be written again."""
+        if trainer.is_global_zero and self.path.is_file():
+            lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
+            kept = [line for line in lines if json.loads(line)["step"] <= trainer.global_step]
+            self.path.write_text("".join(kept), encoding="utf-8")
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """The network is in eval mode here, and writing leaves the run's random numbers alone."""
+        # Sharded weights are gathered by all processes in step, and only the first one is here.
+        sharded = hasattr(pl_module.net, "unshard")
+        judged = trainer.state.fn == "fit" and self.written_at != trainer.global_step
+        if sharded or not judged or not trainer.is_global_zero or trainer.sanity_checking:
+            return
+        context = pl_module.context
+        rows = context.examples.validation[: min(self.rows, context.task.samples())]
+        if not rows:
+            return
+        self.written_at = trainer.global_step
+        answers = context.task.written(pl_module.net, rows, context.tokenizer)
+        found = [{"step": trainer.global_step, "index": i, **a} for i, a in enumerate(answers)]
+        self._keep(found)
+        for logger in trainer.loggers:
+            if hasattr(logger, "log_table"):
+                data = [list(row.values()) for row in found]
+                columns = list(found[0])
+                logger.log_table("val/samples", columns, data, step=None)
+
+    def _keep(self, found: list[Row]) -> None:
+        with self.path.open("a", encoding="utf-8") as file:
+            file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in found)

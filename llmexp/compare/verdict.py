@@ -1,0 +1,108 @@
+"""Two arms and a plain sentence on which is better, or what it would take to tell."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from llmexp.compare.statistics.difference import Difference
+from llmexp.compare.statistics.sample import Sample
+
+LEVEL = 0.05
+POWER = 0.8
+# Beyond so many times what there is, more of it is no plan.
+FAR = 1000.0
+
+
+def lower_is_better(metric: str) -> bool:
+    return metric.rpartition("/")[2] in ("loss", "perplexity", "bits_per_byte")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """`p` is corrected for all the pairs that were asked about (Holm)."""
+
+    first: str
+    second: str
+    difference: Difference
+    p: float
+    metric: str
+    sample: Sample
+    seeds: tuple[int, int]
+    pairs: int
+
+    @property
+    def real(self) -> bool:
+        """Whether chance is ruled out."""
+        return self.p < LEVEL
+
+    @property
+    def better(self) -> str:
+        """The arm that looks better, proven or not."""
+        ahead = (
+            self.difference.mean < 0 if lower_is_better(self.metric) else self.difference.mean > 0
+        )
+        return self.first if ahead else self.second
+
+    @property
+    def sentence(self) -> str:
+        d = self.difference
+        if not self.real:
+            return f"{self.first} and {self.second} are not distinguishable: {self._needed()}"
+        other = self.second if self.better == self.first else self.first
+        low, high = sorted((abs(d.low), abs(d.high)))
+        if d.low < 0 < d.high:
+            low = 0.0
+        return f"{self.better} is better than {other} by {self._range(low, high)}"
+
+    def _range(self, low: float, high: float) -> str:
+        if self.sample.bounded:
+            return f"{100 * low:.1f} to {100 * high:.1f} points"
+        return f"{low:.3g} to {high:.3g} {self.metric.rpartition('/')[2]}"
+
+    def _amount(self, value: float) -> str:
+        if self.sample.bounded:
+            return f"{100 * value:.1f} points"
+        return f"{value:.3g} {self.metric.rpartition('/')[2]}"
+
+    def _needed(self) -> str:
+        """How much more would tell a difference of the size that is seen."""
+        spread = self.difference.spread
+        count = max(self.seeds)
+        times = self._least(lambda k: (spread.examples / k + spread.seeds, 1.0))
+        if times is not None:
+            more = _round(self.sample.examples * (times - 1))
+            return f"{more:,} more test examples would be needed"
+        times = self._least(lambda k: (spread.examples + spread.seeds / k, k))
+        if times is not None and count > 1:
+            return f"about {_round(count * times):,} seeds of each would be needed"
+        times = self._least(lambda k: (spread.variance / k, k))
+        if times is not None and count > 1:
+            examples = _round(self.sample.examples * times)
+            seeds = _round(count * times)
+            return f"about {seeds:,} seeds of each and {examples:,} test examples would be needed"
+        d = self.difference
+        return f"any difference is below {self._amount(max(abs(d.low), abs(d.high)))}"
+
+    def _least(self, effort: Callable[[float], tuple[float, float]]) -> float | None:
+        """How many times the effort finds such a difference in four studies of five.
+
+        `effort` gives for a multiple the variance, and by how much its degrees of freedom grow.
+        """
+        from scipy.stats import t
+
+        multiples = np.geomspace(1.01, FAR, 700)
+        variances, grown = np.array([effort(k) for k in multiples]).T
+        freedom = self.difference.spread.freedom * grown
+        reach = t.ppf(1 - LEVEL / 2 / max(1, self.pairs), freedom) + t.ppf(POWER, freedom)
+        enough = multiples[abs(self.difference.mean) >= reach * np.sqrt(variances)]
+        return float(enough[0]) if len(enough) else None
+
+
+def _round(count: float) -> int:
+    """Two digits: more would be false."""
+    size = 10 ** max(0, int(math.log10(max(count, 1))) - 1)
+    return math.ceil(count / size) * size

@@ -1,0 +1,36 @@
+"""`llmexp resume RUN`: the same run once more, from what its folder says."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from omegaconf import OmegaConf
+
+from llmexp.errors import UserError
+from llmexp.jobs import launch
+from llmexp.jobs.job import CONFIG, command, read_config
+from llmexp.jobs.lock import FolderLock
+from llmexp.jobs.results import write_atomic
+
+
+def main(argv: list[str]) -> int:
+    """Go on with the run of a folder; replaces this process by its job."""
+    if len(argv) != 1:
+        raise UserError(
+            "usage: llmexp resume RUN, where RUN is a folder such as outputs/NAME/STAMP"
+        )
+    folder = Path(argv[0]).resolve()
+    tree, how = read_config(folder)
+    tree = {**tree, "resume": "auto"}
+    if launch.is_first():
+        with FolderLock(folder):
+            # A run that is refused now must not be taken away with what it has.
+            how = {**how, "made": False}
+            write_atomic(
+                folder / CONFIG, OmegaConf.to_yaml(OmegaConf.create(tree | {"launch": how}))
+            )
+    else:
+        launch.join(folder / CONFIG, tree)
+    words = command(folder)
+    os.execv(words[0], words)  # noqa: S606

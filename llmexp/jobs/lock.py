@@ -1,0 +1,48 @@
+"""One writer for each run folder."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+from pathlib import Path
+from types import TracebackType
+
+from llmexp.errors import UserError
+
+FILE = ".lock"
+
+
+class FolderLock:
+    """While entered, a run folder has this process as its writer; another one is refused.
+
+    The system gives it back however the process ends. It belongs to the process and not to a file
+    descriptor, so data workers that outlive a killed run do not hold it.
+    """
+
+    def __init__(self, folder: Path):
+        self.path = folder / FILE
+        self.file = -1
+
+    def __enter__(self) -> FolderLock:
+        self.file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.lockf(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError) as error:
+            writer = os.read(self.file, 200).decode(errors="replace").strip()
+            os.close(self.file)
+            raise UserError(
+                f"{self.path.parent} is being written by {writer or 'another process'}; wait until "
+                "it has ended, or choose another hydra.run.dir"
+            ) from error
+        os.truncate(self.file, 0)
+        os.write(self.file, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        os.close(self.file)

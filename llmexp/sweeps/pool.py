@@ -1,0 +1,163 @@
+"""Jobs side by side, each a process of its own: none takes another with it."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any, Protocol
+
+from llmexp.errors import UserError
+from llmexp.jobs.results import is_finished, mark_dead, read_result, write_result
+from llmexp.sweeps import orphans
+from llmexp.sweeps.board import Board
+from llmexp.sweeps.job import Job
+
+POLL_SECONDS = 0.1
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+
+
+class Process(Protocol):
+    """A job on its way, on this machine or another."""
+
+    @property
+    def pid(self) -> int | None:
+        """None where it is a process of another machine."""
+
+    def poll(self) -> int | None:
+        """Its exit code, negative where a signal ended it; None while it runs."""
+
+    def send_signal(self, number: int) -> None: ...
+
+
+class Place(Protocol):
+    """Where jobs run."""
+
+    n_jobs: int
+
+    def start(self, job: Job, slot: int) -> Process:
+        """Start the job in its folder; `slot` is below `n_jobs` and no other running job's."""
+
+
+@dataclass
+class Running:
+    job: Job
+    process: Process
+    slot: int
+    began: float
+    pruned: str | None = None
+    """Why it was stopped though nothing is wrong with it."""
+
+
+class Pool:
+    """Runs a stream of jobs at a place and keeps the board."""
+
+    def __init__(self, board: Board, place: Place):
+        self.board = board
+        self.place = place
+        self.running: list[Running] = []
+        self.asked = 0
+        """The signal that came, or 0; from then on no job is started."""
+
+    def run(
+        self,
+        jobs: Iterator[Job],
+        ended: Callable[[Job], None] = lambda job: None,
+        watch: Callable[[Job], str | None] = lambda job: None,
+    ) -> int:
+        """Run every job; returns the signal that stopped it, or 0.
+
+        `ended` hears of each job that will not change any more; `watch` is asked again and again
+        whether a running one should stop, and why.
+        """
+        before = self._take()
+        try:
+            more = True
+            while more or self.running:
+                while more and not self.asked and len(self.running) < self.place.n_jobs:
+                    job = next(jobs, None)
+                    more = job is not None
+                    if job is not None and not self._start(job):
+                        ended(job)
+                more = more and not self.asked
+                for one in list(self.running):
+                    if self._settled(one):
+                        ended(one.job)
+                    else:
+                        self._prune(one, watch)
+                if self.running:
+                    time.sleep(POLL_SECONDS)
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+        if self.asked:
+            self.board.stop(self.asked)
+        return self.asked
+
+    def _start(self, job: Job) -> bool:
+        """Whether the job runs now; one that is complete already, or cannot start, does not."""
+        entry = job.entry
+        if job.complete:
+            job.learn()
+            self._say(job, "complete already")
+            self.board.put(entry)
+            return False
+        try:
+            orphans.wait_for(entry.pid, job.folder)
+            job.prepare()
+            slot = min(set(range(self.place.n_jobs)) - {one.slot for one in self.running})
+            process = self.place.start(job, slot)
+        except (UserError, OSError) as error:
+            entry.status, entry.reason = "failed", str(error)
+            self._say(job, f"failed: {error}")
+            self.board.put(entry)
+            return False
+        self.running.append(Running(job, process, slot, time.monotonic()))
+        entry.status, entry.reason, entry.pid = "running", None, process.pid
+        entry.started, entry.seconds, entry.starts = time.time(), None, entry.starts + 1
+        self._say(job, "started" if entry.starts == 1 else f"started again ({entry.starts})")
+        self.board.put(entry)
+        return True
+
+    def _settled(self, one: Running) -> bool:
+        """Whether the job has ended; how is then on the board."""
+        code = one.process.poll()
+        if code is None:
+            return False
+        self.running.remove(one)
+        folder, entry = one.job.folder, one.job.entry
+        result = read_result(folder)
+        if not is_finished(result):
+            result = mark_dead(folder, code, folder / "console.log")
+        if one.pruned is not None and result["status"] != "completed":
+            write_result(folder, {**result, "status": "pruned", "reason": one.pruned})
+        one.job.learn()
+        entry.seconds = round(time.monotonic() - one.began, 3)
+        why = f": {entry.reason}" if entry.reason else ""
+        self._say(one.job, f"{entry.status}{why} ({entry.seconds:.0f} s)")
+        self.board.put(entry)
+        return True
+
+    def _prune(self, one: Running, watch: Callable[[Job], str | None]) -> None:
+        if one.pruned is None and not self.asked:
+            one.pruned = watch(one.job)
+            if one.pruned is not None:
+                one.process.send_signal(signal.SIGTERM)
+
+    def _say(self, job: Job, text: str) -> None:
+        print(f"[{job.entry.name}] {text}", flush=True)
+
+    def _take(self) -> dict[int, Any]:
+        """Pass signals on to the running jobs; only a main thread may."""
+        if threading.current_thread() is not threading.main_thread():
+            return {}
+        return {number: signal.signal(number, self._pass_on) for number in SIGNALS}
+
+    def _pass_on(self, number: int, frame: FrameType | None) -> None:
+        # SLURM's warning asks for the same as its SIGTERM; the job is told which of them it was.
+        self.asked = self.asked or (signal.SIGTERM if number == signal.SIGUSR1 else number)
+        for one in self.running:
+            one.process.send_signal(number)

@@ -1,0 +1,131 @@
+"""The node `hydra.sweeper` of a search, and the jobs that must compose before it starts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.types import Override
+from hydra.core.plugins import Plugins
+
+from llmexp.config import NonNegativeInt, PositiveInt, spec
+from llmexp.errors import ConfigError
+from llmexp.sweeps.launcher import SweepLauncher
+from llmexp.sweeps.space import Choice, Range, Space, leaves, of_override, probes, without
+
+if TYPE_CHECKING:
+    from llmexp.configure.composed import Composed
+
+Direction = Literal["minimize", "maximize"]
+
+
+@spec
+class Settings:
+    """How a search goes."""
+
+    space: dict[str, Any]
+    """By key: {low, high, log, step} or {choices}; sweeps on the command line are added."""
+    n_trials: PositiveInt
+    """Trials in all, however often the search is started."""
+    minimize: list[str]
+    maximize: list[str]
+    """Keys of `result.json`, such as val/loss, test/accuracy and cost/total_seconds."""
+    prune: bool
+    """With one objective: stop a trial that is worse than the median at the same validation."""
+    startup_trials: NonNegativeInt
+    """Random ones, before the sampler and the pruner judge by what they have seen."""
+    seed: NonNegativeInt
+
+    @property
+    def objectives(self) -> dict[str, Direction]:
+        """Direction by key."""
+        found: dict[str, Direction] = dict.fromkeys(self.minimize, "minimize")
+        return found | dict.fromkeys(self.maximize, "maximize")
+
+
+def space_of(settings: Settings, overrides: Sequence[Override]) -> Space:
+    """The ranges of YAML and of the command line; a key that is given a value is not searched."""
+    fixed, swept = fixed_and_swept(overrides)
+    space: Space = {}
+    complaints = []
+    for key, node in leaves(settings.space):
+        place = f"hydra.sweeper.space.{key}"
+        space[key] = _made(node, place)
+        why = space[key].complaint()
+        complaints += [f"{place}: {why}"] if why else []
+    swept_keys = [*space, *(o.key_or_group for o in swept)]
+    ours = [key for key in swept_keys if key.split(".")[0].split("/")[0] == "hydra"]
+    complaints += [f"{key}: a search varies the experiment, never Hydra itself" for key in ours]
+    given = [line.lstrip("+").partition("=")[0] for line in fixed]
+    space = without(space, given) | {o.key_or_group: of_override(o) for o in swept}
+    if not space:
+        complaints.append("hydra.sweeper.space: nothing to search; give a range for some key")
+    if complaints:
+        raise ConfigError(complaints)
+    return space
+
+
+def _made(node: dict[str, Any], place: str) -> Range | Choice:
+    from llmexp.configure.preflight import make
+
+    complaints: list[str] = []
+    cls = Choice if "choices" in node else Range
+    made = make(cls, node, place, lambda key: "conf", complaints)
+    if complaints:
+        raise ConfigError(complaints)
+    return made
+
+
+def fixed_and_swept(overrides: Sequence[Override]) -> tuple[list[str], list[Override]]:
+    """Overrides with one value as text, and those with several."""
+    swept = [o for o in overrides if o.is_sweep_override()]
+    fixed = [str(o.input_line) for o in overrides if not o.is_sweep_override()]
+    return fixed, swept
+
+
+def job_lines(base: Composed, overrides: Sequence[Override]) -> list[list[str]]:
+    """The overrides of every job of a sweep; of a search, of a few jobs at its ends."""
+    from llmexp.sweeps.search import Search
+
+    sweeper = dict(base.hydra.get("sweeper") or {})
+    if not is_a(Search, sweeper.pop("_target_", "")):
+        batches = BasicSweeper.split_arguments(list(overrides), max_batch_size=None)
+        return [list(line) for batch in batches for line in batch]
+    settings = _checked(sweeper, base)
+    fixed, _ = fixed_and_swept(overrides)
+    found = probes(space_of(settings, overrides))
+    return [lines(fixed, probe) for probe in found]
+
+
+def lines(fixed: list[str], values: dict[str, str]) -> list[str]:
+    """The overrides of one trial."""
+    from llmexp.configure.compose import open_keys
+
+    return [*fixed, *open_keys([f"{key}={value}" for key, value in values.items()])]
+
+
+def is_a(base: type, target: str) -> bool:
+    """Whether `target` names a plugin that is a `base`."""
+    found = Plugins.instance().class_name_to_class.get(target)
+    return found is not None and issubclass(found, base)
+
+
+def _checked(node: dict[str, Any], base: Composed) -> Settings:
+    from llmexp.configure.preflight import make
+
+    complaints: list[str] = []
+    settings = make(Settings, node, "hydra.sweeper", base.where, complaints)
+    if settings is not None and not settings.objectives:
+        complaints.append("hydra.sweeper.minimize: name an objective here or in maximize")
+    for key in sorted(settings.minimize) if settings is not None else ():
+        if key.replace("${objective}", base.tree["objective"]) in settings.maximize:
+            complaints.append(
+                f"hydra.sweeper.maximize: {base.tree['objective']} is in minimize, too; "
+                "hydra.sweeper.minimize=[] takes it out"
+            )
+    if not is_a(SweepLauncher, (base.hydra.get("launcher") or {}).get("_target_", "")):
+        complaints.append("hydra/launcher: a search needs one of ours: local or submitit_slurm")
+    if complaints:
+        raise ConfigError(complaints)
+    return settings

@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+
+from llmexp.errors import UserError
+from llmexp.sweeps.errand import ALIVE, SIGNAL, Errand
+from llmexp.sweeps.launcher import SweepLauncher
+
+if TYPE_CHECKING:
+    from llmexp.sweeps.job import Job
+
+# They become lines of a batch script.
+WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.,:&|-]*")
+
+
+class Submitit(SweepLauncher):
+    """Jobs through submitit: `executor` is slurm, or local to try it without a cluster.
+
+    Jobs that are in the queue outlive the sweep: started again, it waits for those, too.
+    """
+
+    def __init__(self, executor: str, n_jobs: int, timeout_min: int, **resources: Any):
+        super().__init__(n_jobs)
+        self.executor = executor
+        self.asked = {"timeout_min": timeout_min, **resources}
+
+    def setup(
+        self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
+    ) -> None:
+        super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
+        self.queue: Any = None
+
+    def start(self, job: Job, slot: int) -> Submitted:
+        """Put the job into the queue; one that is there already is only watched."""
+        if self.queue is None:
+            self.queue = self._open()
+        number = job.folder / ".submitit"
+        before = number.read_text(encoding="utf-8") if number.is_file() else ""
+        if before:
+            there = self.queue.job_class(folder=self._folder(), job_id=before)
+            if not there.done():
+                return Submitted(there, job.folder)
+        for name in (ALIVE, SIGNAL):
+            (job.folder / name).unlink(missing_ok=True)
+        made = self.queue.submit(Errand(str(job.folder.resolve())))
+        number.write_text(made.job_id, encoding="utf-8")
+        return Submitted(made, job.folder)
+
+    def _folder(self) -> Path:
+        return self.folder.resolve() / ".submitit"
+
+    def _open(self) -> Any:
+        try:
+            import submitit
+        except ModuleNotFoundError as error:
+            raise UserError(
+                "hydra/launcher: needs submitit, which is missing; pip install 'llmexp[slurm]'"
+            ) from error
+        texts = {k: v for k, v in self.asked.items() if isinstance(v, str)}
+        for key, value in texts.items():
+            if not WORD.fullmatch(value):
+                raise UserError(f"hydra.launcher.{key}: {value!r} is not a plain word")
+        try:
+            auto = submitit.AutoExecutor(folder=self._folder(), cluster=self.executor)
+        except RuntimeError as error:
+            raise UserError(f"hydra.launcher.executor: {error}") from error
+        given = {k: v for k, v in self.asked.items() if v is not None}
+        own = ("timeout_min", "nodes", "tasks_per_node", "gpus_per_node", "cpus_per_task", "mem_gb")
+        named = {k if k in own else f"slurm_{k}": v for k, v in given.items()}
+        auto.update_parameters(name="llmexp", stderr_to_stdout=True, **named)
+        return auto._executor
+
+
+class Submitted:
+    """A job in the queue or on a node."""
+
+    pid: int | None = None
+
+    def __init__(self, handle: Any, folder: Path):
+        self.handle = handle
+        self.folder = folder
+
+    def poll(self) -> int | None:
+        if not self.handle.done():
+            return None
+        import submitit
+
+        try:
+            return int(self.handle.result())
+        except (submitit.core.utils.UncompletedJobError, submitit.core.utils.FailedJobError):
+            return 1
+
+    def send_signal(self, number: int) -> None:
+        """Through a file: a queue would end the job after half a minute, saved or not."""
+        (self.folder / SIGNAL).write_text(str(int(number)), encoding="utf-8")
+        if not (self.folder / ALIVE).exists():
+            self.handle.cancel(check=False)

@@ -1,0 +1,210 @@
+"""The statistics of `llmexp compare` against worlds whose truth is known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.stats import norm
+
+from llmexp.compare.statistics.difference import difference, holm, mcnemar
+from llmexp.compare.statistics.interval import interval
+from llmexp.compare.statistics.sample import Sample
+from llmexp.compare.statistics.spread import spread
+
+WORLDS = 1000
+# A right 5 % test calls no more than this share of 1,000 different, 999 times in 1,000.
+CHANCE = 0.073
+
+
+def latent(
+    generator: np.random.Generator, seeds: int, examples: int, between: float, shift: float = 0.0
+) -> np.ndarray:
+    """Right or wrong [seeds, examples]: hard examples, lucky seeds, and luck of both together."""
+    hard = generator.normal(0, 2, examples)
+    return judged(generator, hard, seeds, between, shift)
+
+
+def judged(
+    generator: np.random.Generator, hard: np.ndarray, seeds: int, between: float, shift: float = 0.0
+) -> np.ndarray:
+    lucky = generator.normal(0, between, (seeds, 1))
+    both = generator.normal(0, 1, (seeds, len(hard)))
+    return (2.5 + shift + hard + lucky + both > 0).astype(float)
+
+
+def truth(between: float, shift: float = 0.0) -> float:
+    return float(norm.cdf((2.5 + shift) / np.sqrt(4 + 1 + between**2)))
+
+
+@pytest.mark.parametrize("examples", [200, 2000])
+@pytest.mark.parametrize(("seeds", "between"), [(1, 0.0), (3, 0.0), (3, 0.1), (5, 0.2), (10, 0.3)])
+def test_intervals_of_95_percent_cover_in_93_to_97(
+    seeds: int, between: float, examples: int
+) -> None:
+    """Over draws of seeds and test examples together; one seed answers for itself."""
+    generator = np.random.default_rng(1)
+    right = truth(between)
+    held = 0
+    for _ in range(WORLDS):
+        found = interval(
+            Sample.of_scores(latent(generator, seeds, examples, between)), list(range(seeds))
+        )
+        held += found.low <= right <= found.high
+    assert 0.93 <= held / (WORLDS) <= 0.97
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_intervals_of_a_loss_cover_too(seeds: int) -> None:
+    """Skewed, unbounded numbers: squares of normals, with examples and seeds in them."""
+    generator = np.random.default_rng(2)
+    held = 0
+    for _ in range(WORLDS):
+        hard = generator.normal(0, 1, 500) ** 2
+        lucky = generator.normal(0, 0.1, (seeds, 1)) if seeds > 1 else 0.0
+        sample = Sample.of_scores(
+            hard + lucky + generator.normal(0, 0.5, (seeds, 500)), bounded=False
+        )
+        found = interval(sample, list(range(seeds)))
+        held += found.low <= 1.0 <= found.high
+    assert 0.93 <= held / WORLDS <= 0.97
+
+
+@pytest.mark.parametrize(("seeds", "between"), [(1, 0.0), (3, 0.0), (3, 0.2), (5, 0.2)])
+def test_intervals_of_a_difference_cover(seeds: int, between: float) -> None:
+    generator = np.random.default_rng(3)
+    right = truth(between, 0.3) - truth(between)
+    first, second = list(range(seeds)), list(range(seeds, 2 * seeds))
+    held = 0
+    for _ in range(WORLDS):
+        hard = generator.normal(0, 2, 500)
+        arms = [judged(generator, hard, seeds, between, shift) for shift in (0.3, 0.0)]
+        found = difference(Sample.of_scores(np.concatenate(arms)), first, second)
+        held += found.low <= right <= found.high
+    assert 0.93 <= held / WORLDS <= 0.97
+
+
+@pytest.mark.parametrize(("seeds", "between"), [(1, 0.0), (2, 0.0), (3, 0.0), (3, 0.3), (5, 0.2)])
+def test_where_nothing_differs_few_are_called_different(seeds: int, between: float) -> None:
+    generator = np.random.default_rng(4)
+    first, second = list(range(seeds)), list(range(seeds, 2 * seeds))
+    called = 0
+    for _ in range(WORLDS):
+        hard = generator.normal(0, 2, 500)
+        arms = [judged(generator, hard, seeds, between) for _ in range(2)]
+        called += difference(Sample.of_scores(np.concatenate(arms)), first, second).p < 0.05
+    assert called / WORLDS <= CHANCE
+
+
+def test_where_no_generation_differs_few_are_called_different() -> None:
+    """The paired bootstrap, on numbers that are not right or wrong."""
+    generator = np.random.default_rng(5)
+    called = 0
+    for _ in range(WORLDS // 2):
+        shared = generator.beta(1, 2, 60)
+        scores = np.clip(shared + generator.normal(0, 0.1, (2, 60)), 0, 1)
+        found = difference(Sample.of_scores(scores), [0], [1])
+        assert found.test == "paired bootstrap"
+        called += found.p < 0.05
+    # 500 worlds: five times in a hundred, or by luck up to this.
+    assert called / (WORLDS // 2) <= 0.082
+
+
+def disagreeing(generator: np.random.Generator, points: float, share: float, n: int) -> np.ndarray:
+    """Two runs that disagree on `share` of the examples and are `points` apart."""
+    kind = generator.choice(3, size=n, p=[(share + points) / 2, (share - points) / 2, 1 - share])
+    base = (generator.random(n) < 0.8).astype(float)
+    first = np.where(kind == 0, 1.0, np.where(kind == 1, 0.0, base))
+    second = np.where(kind == 0, 0.0, np.where(kind == 1, 1.0, base))
+    return np.stack([first, second])
+
+
+def test_three_points_on_2000_examples_are_found() -> None:
+    generator = np.random.default_rng(6)
+    found = 0
+    for _ in range(WORLDS):
+        sample = Sample.of_scores(disagreeing(generator, 0.03, 0.10, 2000))
+        found += difference(sample, [0], [1]).p < 0.05
+    assert found / WORLDS >= 0.95
+
+
+def test_three_points_are_found_over_three_seeds_as_well() -> None:
+    """Seeds that hardly matter cost little power, though only three of them say so."""
+    generator = np.random.default_rng(7)
+    found = 0
+    for _ in range(WORLDS):
+        pairs = disagreeing(generator, 0.03, 0.08, 2000)
+        noise = generator.random((6, 2000)) < 0.01
+        arms = np.abs(np.repeat(pairs, 3, axis=0) - noise)
+        found += difference(Sample.of_scores(arms), [0, 1, 2], [3, 4, 5]).p < 0.05
+    assert found / WORLDS >= 0.95
+
+
+def test_a_plain_bootstrap_over_three_seeds_would_cover_too_rarely() -> None:
+    """Why the components are estimated: resampling three seeds says they vary less than they do."""
+    generator = np.random.default_rng(8)
+    draws = generator.integers(0, 3, (500, 3))
+    held = 0
+    for _ in range(300):
+        runs = latent(generator, 3, 2000, 0.3).mean(axis=1)
+        low, high = np.quantile(runs[draws].mean(axis=1), [0.025, 0.975])
+        held += low <= truth(0.3) <= high
+    assert held / 300 < 0.85
+
+
+def test_mcnemar_is_the_sign_test_of_those_that_disagree() -> None:
+    """9 for, 1 against: 2 * (1 + 10) / 2^10."""
+    first = np.array([1.0] * 9 + [0.0] + [1.0] * 50)
+    second = np.array([0.0] * 9 + [1.0] + [1.0] * 50)
+    assert mcnemar(Sample.of_scores([first, second]), 0, 1) == pytest.approx(22 / 1024)
+
+
+def test_holm_on_a_worked_example() -> None:
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([]) == []
+
+
+def test_variance_components_on_a_worked_example() -> None:
+    """Examples that vary and seeds that add a constant: each part is found where it is."""
+    hard = np.array([0.0, 1.0, 2.0, 3.0])
+    scores = np.stack([hard - 1, hard, hard + 1])
+    found = spread(Sample.of_scores(scores, bounded=False), [[0, 1, 2]], [1.0])
+    assert found.examples == pytest.approx(hard.var(ddof=1) / 4)
+    assert found.seeds == pytest.approx(1 / 3)
+
+
+def test_what_is_hard_for_both_cancels_in_a_difference() -> None:
+    generator = np.random.default_rng(9)
+    hard = generator.normal(0, 10, 100)
+    first = hard + generator.normal(1, 0.1, 100)
+    sample = Sample.of_scores([first, hard], bounded=False)
+    found = difference(sample, [0], [1])
+    assert found.high - found.low < 0.1
+    alone = interval(sample, [0])
+    assert alone.high - alone.low > 2
+
+
+def test_differences_turn_round_with_their_arms() -> None:
+    generator = np.random.default_rng(10)
+    sample = Sample.of_scores(latent(generator, 6, 300, 0.2))
+    there, back = (difference(sample, *arms) for arms in (([0, 1, 2], [3, 4]), ([3, 4], [0, 1, 2])))
+    assert there.mean == pytest.approx(-back.mean)
+    assert there.p == pytest.approx(back.p)
+    assert (there.low, there.high) == pytest.approx((-back.high, -back.low))
+
+
+def test_equal_runs_are_not_different_and_perfect_ones_have_an_interval() -> None:
+    ones = Sample.of_scores(np.ones((2, 50)))
+    assert difference(ones, [0], [1]).p == 1.0
+    found = interval(ones, [0, 1])
+    assert found.high == pytest.approx(1.0) and 0.9 < found.low < 1.0
+
+
+def test_a_metric_that_is_no_mean_is_resampled() -> None:
+    """A ratio of sums: what the bootstrap says agrees with the delta method."""
+    generator = np.random.default_rng(11)
+    tokens = generator.integers(5, 50, 2000).astype(float)
+    nats = tokens * generator.normal(2.0, 0.5, 2000)
+    parts = np.stack([nats, tokens], axis=-1)[None]
+    sample = Sample(parts, lambda mean: mean[..., 0] / mean[..., 1], bounded=False)
+    rest = (nats - nats.sum() / tokens.sum() * tokens) / tokens.mean()
+    assert sample.covariance[0, 0] == pytest.approx(rest.var() / 2000, rel=0.08)

@@ -1,0 +1,192 @@
+"""Whatever becomes of one job, the others run; what is complete is never run again."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from llmexp.configure.compose import compose_jobs
+from llmexp.errors import UserError
+from llmexp.jobs.job import read_config
+from llmexp.jobs.results import read_result
+from llmexp.sweeps import names
+from llmexp.sweeps.board import Board, claim
+from llmexp.sweeps.identity import identity
+from llmexp.sweeps.pool import Pool
+from llmexp.sweeps.status import state_of
+from tests.sweeping import Scripts, jobs, starts
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
+SEEDS = [[f"seed={n}"] for n in range(4)]
+
+
+def sweep(root: Path, place: Scripts, *lines: list[str]) -> tuple[int, Board]:
+    """Run the jobs as a start of the sweep does; its exit code."""
+    made = jobs(root, *(lines or SEEDS))
+    board = Board(root)
+    board.open([])
+    board.plan([job.entry for job in made])
+    Pool(board, place).run(iter(made))
+    return board.close(), board
+
+
+def by_seed(board: Board) -> dict[str, str]:
+    return {e.overrides[-1].partition("=")[2]: e.status for e in board.entries()}
+
+
+def test_a_killed_job_or_one_without_memory_takes_no_other_with_it(tmp_path: Path) -> None:
+    place = Scripts(seed0="is killed", seed1="runs out of memory", seed2="says nothing")
+    code, board = sweep(tmp_path, place)
+    assert code == 1
+    ends = {"0": "failed", "1": "out_of_memory", "2": "failed", "3": "completed"}
+    assert by_seed(board) == ends
+    reasons = [entry.reason for entry in board.entries()]
+    assert reasons[0] == "killed by signal 9"
+    assert reasons[2] == "ended with exit code 1: it went wrong"
+
+
+def test_started_again_it_runs_only_what_is_not_complete(tmp_path: Path) -> None:
+    sweep(tmp_path, Scripts(seed1="is killed", seed2="says nothing"))
+    code, board = sweep(tmp_path, Scripts())
+    assert code == 0
+    assert [starts(job) for job in jobs(tmp_path, *SEEDS)] == [1, 2, 2, 1]
+    assert [entry.starts for entry in board.entries()] == [1, 2, 2, 1]
+    assert all(entry.seconds is not None for entry in board.entries())
+
+
+def test_a_second_attempt_that_dies_unheard_does_not_keep_the_first_ones_end(
+    tmp_path: Path,
+) -> None:
+    sweep(tmp_path, Scripts(seed0="runs out of memory"), ["seed=0"])
+    _, board = sweep(tmp_path, Scripts(seed0="is killed"), ["seed=0"])
+    (entry,) = board.entries()
+    assert (entry.status, entry.reason) == ("failed", "killed by signal 9")
+
+
+def test_n_jobs_run_side_by_side_each_in_a_slot_of_its_own(tmp_path: Path) -> None:
+    place = Scripts(n_jobs=3, seed0="waits", seed1="waits", seed2="waits")
+    made = jobs(tmp_path, *SEEDS)
+
+    def end_them() -> None:
+        while sum((job.folder / "waiting").exists() for job in made) < 3:
+            time.sleep(0.02)
+        assert not made[3].folder.exists()
+        for entry in Board(tmp_path).entries()[:3]:
+            assert entry.pid is not None
+            os.kill(entry.pid, signal.SIGTERM)
+
+    ender = threading.Thread(target=end_them)
+    ender.start()
+    code, board = sweep(tmp_path, place)
+    ender.join()
+    assert code == 1 and sorted(place.slots[:3]) == [0, 1, 2]
+    assert list(by_seed(board).values()) == ["preempted"] * 3 + ["completed"]
+
+
+@pytest.mark.parametrize(("number", "status"), [(15, "preempted"), (2, "interrupted")])
+def test_a_signal_reaches_the_running_job_and_starts_no_other(
+    number: int, status: str, tmp_path: Path
+) -> None:
+    first = jobs(tmp_path, *SEEDS)[0]
+
+    def send() -> None:
+        while not (first.folder / "waiting").exists():
+            time.sleep(0.02)
+        os.kill(os.getpid(), number)
+
+    sender = threading.Thread(target=send)
+    sender.start()
+    code, board = sweep(tmp_path, Scripts(seed0="waits"))
+    sender.join()
+    assert code == 128 + number and board.read()["status"] == status
+    # SIGINT ends a script that only expects SIGTERM: dead without a word.
+    first_ends = {15: "preempted", 2: "failed"}[number]
+    assert list(by_seed(board).values()) == [first_ends, "pending", "pending", "pending"]
+
+
+def test_a_cut_off_sweep_is_shown_as_it_is_not_as_it_was(tmp_path: Path) -> None:
+    made = jobs(tmp_path, *SEEDS)
+    board = Board(tmp_path)
+    board.open([])
+    made[0].entry.status, made[0].entry.pid = "running", 2**22 + 1
+    board.plan([job.entry for job in made])
+    state = board.read() | {"pid": 2**22 + 1}
+    (tmp_path / "sweep.json").write_text(json.dumps(state))
+    shown = state_of(tmp_path)
+    assert shown["status"] == "cut off" and shown["remaining"] is None
+    assert [job["status"] for job in shown["jobs"]] == ["cut off"] + ["pending"] * 3
+
+
+def test_remaining_time_is_what_the_complete_ones_took(tmp_path: Path) -> None:
+    made = jobs(tmp_path, *SEEDS)
+    board = Board(tmp_path)
+    board.open([])
+    for job in made[:2]:
+        job.entry.status, job.entry.seconds = "completed", 30.0
+    board.plan([job.entry for job in made])
+    assert state_of(tmp_path)["remaining"] == 60.0
+
+
+def test_one_sweep_folder_has_one_sweep_at_a_time(tmp_path: Path) -> None:
+    with claim(tmp_path), pytest.raises(UserError, match="is running this sweep"):
+        claim(tmp_path)
+    claim(tmp_path).release()
+
+
+def trees(*overrides: str) -> str:
+    (job,) = compose_jobs(list(overrides), "run", None, False)
+    return identity(job.tree)
+
+
+def test_identity_is_what_is_computed_not_where_or_who_watches() -> None:
+    same = trees("seed=1")
+    assert trees("seed=1", "tracking=csv", "cache.dir=elsewhere", "tags=[a]", "resume=auto") == same
+    assert trees("seed=1", "trainer.log_every_n_steps=3", "name=other", "dry=true") == same
+    for change in ("seed=2", "optim.learning_rate=0.1", "data.limit.train=7", "model.dropout=0.3"):
+        assert trees("seed=1", change) != same, change
+
+
+def test_identity_survives_being_written_down(tmp_path: Path) -> None:
+    (job,) = jobs(tmp_path, ["optim.learning_rate=1e-5", "data.limit.train=3"])
+    job.prepare()
+    assert identity(read_config(job.folder)[0]) == job.entry.identity
+
+
+def test_names_are_safe_and_find_the_same_sweep_again() -> None:
+    overrides = ["strategy=lora,qlora", "seed=0,1", "data.train=../a b/ü.csv"]
+    name = names.sweep_name(overrides)
+    assert NAME.fullmatch(name) and name.startswith("strategy-lora-qlora_seed-0-1_")
+    assert names.sweep_name(overrides[::-1]).rpartition("_")[2] == name.rpartition("_")[2]
+    assert names.sweep_name([*overrides, "hydra.launcher.n_jobs=2", "tracking=none"]) == name
+    assert names.sweep_name([*overrides, "seed=0,1,2"]) != name
+    assert names.sweep_name(["+sweep=lora_rank"]).startswith("lora-rank_")
+    for line in ("x=" + "y" * 300, "name=../../etc", "data.train=/,\\", "a='..','.'", "~x"):
+        assert NAME.fullmatch(names.sweep_name([line])), line
+
+
+def test_names_hold_no_secret() -> None:
+    name = names.sweep_name(["tracking.entity=a,b", "model.token=abcd1234,efgh5678"])
+    assert "abcd1234" not in name and "***" not in name
+
+
+def test_a_job_is_named_by_what_it_alone_sets(tmp_path: Path) -> None:
+    lines = [["data.limit.train=8", "strategy=lora", f"strategy.rank={n}"] for n in (2, 4)]
+    found = [job.entry.name for job in jobs(tmp_path, *lines)]
+    assert [name.rpartition("_")[0] for name in found] == ["rank-2", "rank-4"]
+    assert all(NAME.fullmatch(name) for name in found)
+    changed = jobs(tmp_path, *([*line, "optim.weight_decay=0.5"] for line in lines))
+    assert found[0] != changed[0].entry.name
+
+
+def test_a_folder_of_another_experiment_is_not_taken_for_this_one(tmp_path: Path) -> None:
+    same = "hydra.sweep.subdir=one"
+    sweep(tmp_path, Scripts(), ["seed=0", same])
+    (job,) = jobs(tmp_path, ["seed=1", same])
+    assert read_result(job.folder)["status"] == "completed" and not job.complete
