@@ -43,6 +43,7 @@ class Record:
         self.overrides = launch["overrides"]
         self.cost: dict[str, Any] = {
             "fit_seconds": 0.0,
+            "first_step_seconds": None,
             "total_seconds": 0.0,
             "prefix_seconds": 0.0,
             "cache_hit": False,

@@ -12,11 +12,10 @@ clock.start()
 encoder = SentenceTransformer(work.model)
 encoder.max_seq_length = work.max_length
 features = {
-    name: encoder.encode([row["text"] for row in rows], batch_size=32, show_progress_bar=False)
+    name: encoder.encode([row["text"] for row in rows], show_progress_bar=False)
     for name, rows in (("train", train), ("test", test))
 }
 classifier = LogisticRegression(max_iter=1000)
 classifier.fit(features["train"], [row["label"] for row in train])
-clock.stepped()
-accuracy = classifier.score(features["test"], [row["label"] for row in test])
-clock.report(tokens=None, loss=None, accuracy=accuracy)
+clock.stop()
+clock.report(accuracy=classifier.score(features["test"], [row["label"] for row in test]))

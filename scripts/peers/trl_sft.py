@@ -7,20 +7,27 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, TrainerCallback
+from rows import scored
+from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 from trl import SFTConfig, SFTTrainer
-from work import Clock, given, lora_config
+from work import Clock, four_bit, given, lora_config
 
 work, clock = given(), Clock()
 torch.manual_seed(work.seed)
 tokenizer = AutoTokenizer.from_pretrained(work.model)
-rows = work.rows("train")
-four_bit = BitsAndBytesConfig(
-    load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True
+net = AutoModelForCausalLM.from_pretrained(
+    work.model, **(four_bit() if work.trains == "qlora" else {})
 )
-more: dict[str, Any] = {"quantization_config": four_bit} if work.trains == "qlora" else {}
-net = AutoModelForCausalLM.from_pretrained(work.model, **more)
-best = {"train_sampling_strategy": "group_by_length", "gradient_checkpointing": False}
+FLAGS: dict[str, dict[str, Any]] = {
+    "default": {},
+    "best": {
+        "train_sampling_strategy": "group_by_length",
+        "gradient_checkpointing": False,
+        "max_grad_norm": 0.0,
+        "logging_strategy": "no",
+    },
+    "packed": {"packing": True, "gradient_checkpointing": False, "logging_strategy": "no"},
+}
 
 
 class Watch(TrainerCallback):
@@ -31,6 +38,7 @@ class Watch(TrainerCallback):
 arguments = SFTConfig(
     output_dir=tempfile.mkdtemp(),
     num_train_epochs=work.epochs,
+    max_steps=work.steps,
     per_device_train_batch_size=work.batch_size,
     learning_rate=work.learning_rate,
     max_length=work.max_length,
@@ -40,23 +48,20 @@ arguments = SFTConfig(
     use_cpu=not torch.cuda.is_available(),
     report_to=[],
     save_strategy="no",
-    logging_strategy="no" if work.flags == "best" else "steps",
     disable_tqdm=True,
-    **({"packing": True} if work.flags == "packed" else best if work.flags == "best" else {}),
+    **FLAGS[work.flags],
 )
 trainer = SFTTrainer(
     model=net,
     args=arguments,
-    train_dataset=Dataset.from_list(rows),
+    train_dataset=Dataset.from_list(work.rows("train")),
     processing_class=tokenizer,
     peft_config=lora_config(net, classes=False),
     callbacks=[Watch()],
 )
 clock.start()
-done = trainer.train()
-ids = trainer.train_dataset["input_ids"]
-clock.report(
-    fit_seconds=done.metrics["train_runtime"],
-    tokens=work.epochs * sum(len(one) for one in ids),
-    loss=done.training_loss,
-)
+trainer.train()
+clock.stop()
+tokens = sum(len(ids) for ids in trainer.train_dataset["input_ids"])
+tokens = work.epochs * tokens if work.steps < 0 else None
+clock.report(tokens=tokens, **scored(trainer.model, work, tokenizer))

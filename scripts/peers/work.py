@@ -1,7 +1,7 @@
 """What every contestant of scripts/bench.py is given, and how it says what it did.
 
 A contestant is a program `python scripts/peers/NAME.py WORK.json`; its last line of output is one
-JSON object: fit_seconds, tokens (real ones that were trained on), loss, perhaps accuracy, and
+JSON object: fit_seconds, steps, tokens (real ones that were trained on), test loss or accuracy, and
 first_step_seconds (from the start of the process to the end of the first optimizer step).
 """
 
@@ -17,28 +17,37 @@ from typing import Any
 import psutil
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Work:
     """One training: the same rows, seed, batch size and number of updates for everybody."""
 
     task: str
-    """classification (rows of text and label) or instruction (prompt and completion)."""
+    """classification (rows of text and label), instruction (prompt and completion) or text."""
     model: str
+    """A checkpoint's folder; of a text work the shape of a GPT-2, as JSON."""
     train: str
     test: str
     trains: str
-    """head, top1, full, lora, qlora."""
+    """head, top1, full, features, lora, qlora, scratch."""
     epochs: int
     batch_size: int
     max_length: int
     learning_rate: float
+    steps: int = -1
+    """Ends training after so many updates; -1: after the epochs."""
     seed: int = 0
     flags: str = "best"
-    """best or default, of a peer."""
+    """best, default or packed, of a peer."""
 
     def rows(self, split: str) -> list[dict[str, str]]:
         lines = Path(getattr(self, split)).read_text(encoding="utf-8").splitlines()
         return [json.loads(line) for line in lines]
+
+    def no_dropout(self) -> dict[str, float]:
+        """Config fields: nobody drops out, since with dropout others would do other work."""
+        if self.task != "classification":
+            return {}
+        return {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 
 
 def given() -> Work:
@@ -51,17 +60,28 @@ class Clock:
     def __init__(self) -> None:
         self.first: float | None = None
         self.began = 0.0
+        self.ended = 0.0
+        self.steps = 0
 
     def start(self) -> None:
         self.began = time.perf_counter()
 
     def stepped(self) -> None:
+        self.steps += 1
         if self.first is None:
             self.first = time.time() - psutil.Process().create_time()
 
+    def stop(self) -> None:
+        """What comes after is no part of the fit."""
+        self.ended = time.perf_counter()
+
     def report(self, **more: Any) -> None:
-        fit = more.pop("fit_seconds", None) or time.perf_counter() - self.began
-        print(json.dumps({"fit_seconds": fit, "first_step_seconds": self.first, **more}))
+        found = {
+            "fit_seconds": self.ended - self.began,
+            "first_step_seconds": self.first,
+            "steps": self.steps,
+        }
+        print(json.dumps(found | more))
 
 
 def lora_config(net: Any, classes: bool) -> Any:
@@ -78,6 +98,16 @@ def lora_config(net: Any, classes: bool) -> Any:
     return LoraConfig(
         task_type=kind, r=8, lora_alpha=16, target_modules=sorted(names), modules_to_save=whole
     )
+
+
+def four_bit() -> dict[str, Any]:
+    """The base as strategy=qlora loads it."""
+    from transformers import BitsAndBytesConfig
+
+    settings = BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True
+    )
+    return {"quantization_config": settings}
 
 
 def freeze(net: Any, trains: str) -> None:
