@@ -12,6 +12,7 @@ STEP = "ProfilerStep"
 # The first that fits: how a recorded range is named by Lightning or torch -> its phase.
 NAMED = {
     STEP: "loop",
+    "[Callback]": "callbacks",
     "[pl]run_training_batch": "loop",
     "train_dataloader_next": "data",
     "DataLoader": "data",
@@ -20,7 +21,6 @@ NAMED = {
     ".training_step": "forward",
     # The sum of the gradients becomes their mean.
     ".on_after_backward": "optimizer",
-    ".on_before_backward": "callbacks",
     ".backward": "backward",
     "Optimizer.": "optimizer",
     "optimizer_step": "optimizer",

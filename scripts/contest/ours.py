@@ -55,7 +55,7 @@ def ours(work: Work, *more: str, name: str = OURS, cache: Path | None = None) ->
         given = [o for o in given if not any(o.startswith(m.split("=")[0] + "=") for m in more)]
         return [sys.executable, RUN, *given, *more]
 
-    return Side(name=name, command=command)
+    return Side(name=name, command=command, work=work)
 
 
 def classification(work: Work) -> list[str]:

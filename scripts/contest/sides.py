@@ -29,6 +29,8 @@ class Side:
     command: Callable[[Path], list[str]]
     needs: tuple[str, ...] = ()
     """Packages without which it is left out."""
+    work: Work | None = None
+    """What a run of ours was given."""
     once: bool = False
     """In the first round only: it is no bar, or known to be slower than its best."""
 
@@ -58,7 +60,7 @@ def measured(side: Side, folder: Path) -> Report:
     if status != 0:
         raise ContestantError(f"{side.name} failed:\n{text[-3000:]}")
     result = folder / "run" / "result.json"
-    found = of_run(result.parent) if result.is_file() else last_json(text)
+    found = of_run(result.parent, side.work) if result.is_file() else last_json(text)
     found |= {"wall_seconds": wall, "peak_memory_mb": usage.ru_maxrss / 1024}
     seconds, steps = found.get("fit_seconds"), found.get("steps")
     if seconds and found.get("tokens"):
@@ -68,7 +70,7 @@ def measured(side: Side, folder: Path) -> Report:
     return found
 
 
-def of_run(folder: Path) -> Report:
+def of_run(folder: Path, work: Work | None) -> Report:
     """A run folder in the words of a contestant; a frozen prefix that was computed is training."""
     result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
     history = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
@@ -78,7 +80,7 @@ def of_run(folder: Path) -> Report:
         "fit_seconds": seconds,
         "first_step_seconds": cost["first_step_seconds"],
         "steps": max((json.loads(line)["step"] for line in history), default=0),
-        "tokens": cost["tokens_trained"],
+        "tokens": cost["tokens_trained"] + unread(result, work),
         "cache_hit": cost["cache_hit"],
         "loss": metrics.get("test/loss"),
         "accuracy": metrics.get("test/accuracy"),
@@ -86,6 +88,12 @@ def of_run(folder: Path) -> Report:
     if seconds:
         found["flops_per_second"] = cost["estimated_flops"] / seconds
     return found
+
+
+def unread(result: Report, work: Work | None) -> int:
+    """The end of each answer: peers feed it to the network, here it is a label only."""
+    answers = work is not None and work.task == "instruction" and work.steps < 0
+    return result["examples"]["train"] * work.epochs if answers else 0
 
 
 def last_json(text: str) -> Report:

@@ -85,8 +85,7 @@ def pairs(folder: Path, sizes: Sizes) -> Work:
     from llmexp.data.pydocs import read_pydocs
     from llmexp.tokenizers import byte_bpe
 
-    asked = [question(dict(row)) for _, row in read_pydocs("pydocs:instruct:train")]
-    random.Random(0).shuffle(asked)
+    asked = questions([dict(row) for _, row in read_pydocs("pydocs:instruct:train")])
     train, test = asked[: sizes.questions], asked[-24:]
     write(folder / "pairs_train.jsonl", train)
     write(folder / "pairs_test.jsonl", test)
@@ -112,10 +111,20 @@ def pairs(folder: Path, sizes: Sizes) -> Work:
     )  # fmt: skip
 
 
-def question(row: dict[str, Any]) -> dict[str, str]:
-    """As the template `plain` writes it: a line break after the prompt, none around the answer."""
-    asked = f"{row['instruction']}\n{row.get('input') or ''}".strip()
-    return {"prompt": f"{asked}\n", "completion": row["output"].strip()}
+def questions(rows: list[dict[str, Any]]) -> list[dict[str, str]]:
+    """Three to eight signatures and what each function does: some 150 tokens, of many lengths.
+
+    As the template `plain` writes it: a line break after the prompt, none around the answer.
+    """
+    draw = random.Random(0)
+    draw.shuffle(rows)
+    found = []
+    while len(rows) >= 8:
+        some, rows = rows[: (n := draw.randint(3, 8))], rows[n:]
+        asked = "\n".join(["Describe each function.", *(row["input"].strip() for row in some)])
+        told = "\n".join(row["output"].strip() for row in some)
+        found.append({"prompt": f"{asked}\n", "completion": told})
+    return found
 
 
 def one_layer(folder: Path, like: str) -> str:
