@@ -25,7 +25,7 @@ class TensorBoard(Tracking):
 
         # Of the files that killed processes left only their beginnings are whole: TensorBoard
         # forgets them, and is told everything again.
-        again = {"purge_step": 0} if begun(context.folder) else {}
+        again: dict[str, Any] = {"purge_step": 0} if begun(context.folder) else {}
         return TensorBoardLogger(
             context.folder, name="tensorboard", version="", default_hp_metric=False, **again
         )
