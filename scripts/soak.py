@@ -142,7 +142,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=int(time.time()))
     parser.add_argument("--longest", type=float, default=5.0, help="seconds before a kill, at most")
     given = parser.parse_args()
-    draw = random.Random(given.seed)  # noqa: S311
+    draw = random.Random(given.seed)
     print(f"seed {given.seed}", flush=True)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
