@@ -6,6 +6,7 @@ rank sees the same config and Hydra is never asked to compose twice (Lightning #
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from contextlib import nullcontext
@@ -31,9 +32,13 @@ from llmexp.jobs.results import (
     write_result,
 )
 from llmexp.jobs.signals import Signals
-from llmexp.secrets import recorded, scrub, supplied
+from llmexp.secrets import leaves_hidden, masked, recorded, supplied
 
 CONFIG = "config.yaml"
+# What Hydra writes into its folder inside a run's.
+HYDRA_FILES = ("config.yaml", "hydra.yaml", "overrides.yaml")
+# Hydra's word for folders of YAML that a command line, or we, put on its search path.
+COMMAND_LINE = "hydra.searchpath in command-line"
 
 
 def command(folder: Path) -> list[str]:
@@ -44,16 +49,16 @@ def prepare(cfg: DictConfig, hydra: DictConfig) -> Path:
     """Write the resolved config into the folder Hydra made; refuses a folder that holds a run."""
     folder = Path(hydra.runtime.output_dir)
     tree = recorded(cfg)
-    for file in (*folder.rglob("*.yaml"), *folder.parent.glob("multirun.yaml")):
-        scrub(file)  # Hydra's own record of the overrides
+    _scrub(folder, hydra)
     if (folder / "result.json").exists() and tree["resume"] == "never":
         raise UserError(
             f"{folder} holds a run already; say resume=auto to continue it, or choose another "
             "hydra.run.dir"
         )
-    overrides = [line.removeprefix("++") for line in hydra.overrides.task]
+    overrides = leaves_hidden([line.removeprefix("++") for line in hydra.overrides.task])
     launch = {
         "overrides": overrides,
+        "options": _options(hydra),
         "sweep": hydra.mode.name == "MULTIRUN",
         "made": not any(folder.iterdir()),
     }
@@ -65,8 +70,32 @@ def prepare(cfg: DictConfig, hydra: DictConfig) -> Path:
             changes.check(folder, read_config(folder)[0], written)
         write_atomic(folder / CONFIG, text)
         if not (folder / "result.json").exists():
-            write_result(folder, begun(folder, tree, overrides))
+            write_result(folder, begun(folder, tree, overrides, launch["options"]))
     return folder
+
+
+def _scrub(folder: Path, hydra: DictConfig) -> None:
+    """Hide the secrets in what Hydra has just written about the run, and touch nothing else."""
+    files = [folder.parent / "multirun.yaml"] if hydra.mode.name == "MULTIRUN" else []
+    if hydra.output_subdir is not None:
+        files += [folder / hydra.output_subdir / name for name in HYDRA_FILES]
+    for file in files:
+        if file.is_file():
+            tree: Any = OmegaConf.to_container(OmegaConf.load(file), resolve=False)
+            if masked(tree) != tree:
+                write_atomic(file, OmegaConf.to_yaml(OmegaConf.create(masked(tree))))
+
+
+def _options(hydra: DictConfig) -> list[str]:
+    """The options of the command line that chose the YAML."""
+    from llmexp.configure.compose import plugin_search
+
+    others = {str(path) for path in plugin_search()}
+    given = [s.path for s in hydra.runtime.config_sources if s.provider == COMMAND_LINE]
+    folders = [path for path in given if path not in others]
+    name = hydra.job.config_name
+    options = [word for path in folders for word in ("--config-dir", os.path.relpath(path))]
+    return options + ([] if name in (None, "run") else ["--config-name", name])
 
 
 def read_config(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -14,7 +14,7 @@ from llmexp.jobs.launch import is_first
 from llmexp.jobs.lives import Lives
 from llmexp.jobs.price import charged_seconds
 from llmexp.jobs.provenance import provenance
-from llmexp.jobs.results import begun, write_atomic, write_result
+from llmexp.jobs.results import begun, write_atomic, write_result, written
 from llmexp.jobs.signals import Signals
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class Record:
             "energy_kwh": None,
         }
         self.result: dict[str, Any] = {
-            **begun(folder, tree, self.overrides),
+            **begun(folder, tree, self.overrides, launch.get("options", [])),
             "started": self.lives.started,
             "task": experiment.task.kind,
             "baseline": {},
@@ -96,8 +96,7 @@ class Record:
 
     def write(self) -> None:
         if self.writes:
-            facts = json.dumps(self.provenance, indent=2)
-            write_atomic(self.folder / "provenance.json", facts + "\n")
+            write_atomic(self.folder / "provenance.json", written(self.provenance))
             write_result(self.folder, self.result)
 
     def parameters(self, net: Any) -> None:

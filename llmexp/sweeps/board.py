@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock, Timeout
 
 from llmexp.errors import UserError
-from llmexp.jobs.results import write_atomic
+from llmexp.jobs.results import write_atomic, written
 
 if TYPE_CHECKING:
     from llmexp.sweeps.job import Job
@@ -127,7 +127,7 @@ class Board:
         return FileLock(self.folder / ".sweep.json.lock")
 
     def _write(self, state: dict[str, Any]) -> None:
-        write_atomic(self.path, json.dumps(state, indent=2, ensure_ascii=False) + "\n")
+        write_atomic(self.path, written(state))
 
 
 def _to_come(line: dict[str, Any]) -> dict[str, Any]:
