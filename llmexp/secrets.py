@@ -24,7 +24,7 @@ WORDS = (
     r"|credentials?|passphrase|passwd|password|pwd|secret|token)"
 )
 KEY = re.compile(rf"(^|_){WORDS}($|_)", re.IGNORECASE)
-# PGPASSWORD and the like have no boundary in front. OPENAI_KEY is one; a config's sort_key is not.
+# PGPASSWORD has no boundary in front; OPENAI_KEY is one, a config's sort_key is not.
 VARIABLE = re.compile(
     rf"(^|_){WORDS}($|_)|(PASSWORD|PASSWD|PWD|SECRET|TOKEN|(^|_)KEY)$", re.IGNORECASE
 )
@@ -84,8 +84,7 @@ def _forms(values: tuple[str, ...]) -> list[str]:
 
 
 def unsaid(text: str) -> str:
-    """An error without the secrets somebody typed: it often quotes an override."""
-    # What somebody typed may hold line ends, of which there are many kinds.
+    """An error without the secrets somebody typed: it quotes overrides, line ends and all."""
     return "\\n".join(GIVEN.sub(_ungiven, hidden(text)).splitlines())
 
 

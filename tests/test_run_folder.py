@@ -25,7 +25,7 @@ def test_a_folder_that_holds_a_run_is_refused_in_a_sentence(sweep: bool, tmp_pat
     if sweep:
         # A job of several: it fails, the others run.
         assert done.returncode == 1 and not done.stderr
-        assert f"failed: {folder} holds another experiment" in done.stdout
+        assert f"failed: {folder} is no run folder: it has no config.yaml" in done.stdout
     else:
         assert done.returncode == 2
         said = f"llmexp: {folder} holds a run already; say resume=auto to continue it"
