@@ -13,15 +13,14 @@ from typing import Any
 import pytest
 
 from llmexp.config import RunConfig
-from llmexp.configure.compose import compose_jobs, open_keys
 from llmexp.data.splits import content_key
 from llmexp.doctor.command import run as doctor
-from llmexp.doctor.examine import examine
 from llmexp.doctor.fixes import fix_in
 from llmexp.doctor.origins import COMMAND_LINE
 from llmexp.doctor.overlap import jaccard, near_pairs, overlap, shingles
 from llmexp.doctor.report import Report
 from tests import runs, tiny
+from tests.doctoring import ids, looked_at, of
 
 ROOT = Path(__file__).resolve().parents[1]
 FINDING = {"id", "level", "message", "fix"}
@@ -37,20 +36,6 @@ def bert(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 def llama(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     folder = tiny.llama(tmp_path_factory.mktemp("doctor") / "llama")
     return ["model=local", f"model.path={folder}", "tracking=none", "hardware=cpu"]
-
-
-def looked_at(*overrides: str) -> Report:
-    """The report on an experiment, in this process."""
-    (job,) = compose_jobs(open_keys(list(overrides)), "run", None, False)
-    return examine(job)
-
-
-def ids(report: Report) -> list[str]:
-    return [finding.id for finding in report.findings]
-
-
-def of(report: Report, id: str) -> Any:
-    return next(finding for finding in report.findings if finding.id == id)
 
 
 def shared(*names: str) -> list[str]:
@@ -165,61 +150,6 @@ def test_every_value_says_where_it_came_from() -> None:
     assert found["model.dtype"] == ("float32", "built in")
     groups = {key.partition(".")[0] for key in found}
     assert set(RunConfig.__annotations__) <= groups
-
-
-# Strategy -> which groups of parameters train, by the beginning of their names.
-TRAINED = {
-    "full_finetune": {"bert.embeddings", "blocks 0-2", "bert.pooler", "classifier"},
-    "head_only": {"bert.pooler", "classifier"},
-    "partial_finetune": {"blocks 1-2", "bert.pooler", "classifier"},
-    "lora": {"adapters of blocks 0-2", "adapters of bert.pooler", "classifier"},
-    "qlora": {"adapters of blocks 0-2", "adapters of bert.pooler", "classifier"},
-    "feature_based": {"classifier"},
-    "from_scratch": {"bert.embeddings", "blocks 0-2", "bert.pooler", "classifier"},
-    "zero_shot": set(),
-}
-
-
-@pytest.mark.parametrize("strategy", TRAINED)
-def test_gradients_are_where_they_are_meant_to_be(
-    tmp_path: Path, bert: list[str], strategy: str
-) -> None:
-    data = runs.classified(tmp_path / "data")
-    report = looked_at(*bert, *data, f"strategy={strategy}")
-    section = report.sections["training"]
-    trained = {row["group"] for row in section["parameters"] if row["trained"]}
-    assert trained == TRAINED[strategy]
-    assert "gradient_elsewhere" not in ids(report) and "no_gradient" not in ids(report)
-    if not trained:
-        assert "gradients" not in section
-        return
-    found = section["gradients"]
-    assert found["elsewhere"] == [] and found["without_gradient"] == []
-    assert found["with_gradient"] + found["silent_by_design"] == found["trained"] > 0
-    # Of an adapter A and B only B moves at first; nothing else is silent.
-    adapters = section["adapters"]
-    assert found["silent_by_design"] == (adapters["adapted"] if adapters else 0)
-
-
-def test_a_gradient_that_is_missing_or_elsewhere_is_a_finding(
-    tmp_path: Path, bert: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from llmexp.strategies.head_only import HeadOnly
-
-    freeze = HeadOnly.adapt
-
-    def also_an_unused_one(self: Any, net: Any, context: Any) -> Any:
-        net = freeze(self, net, context)
-        net.unused = type(net.classifier)(2, 2)
-        return net
-
-    monkeypatch.setattr(HeadOnly, "adapt", also_an_unused_one)
-    report = looked_at(*bert, *runs.classified(tmp_path / "data"), "strategy=head_only")
-    assert report.sections["training"]["gradients"]["without_gradient"] == [
-        "unused.bias",
-        "unused.weight",
-    ]
-    assert "unused.bias" in of(report, "no_gradient").message
 
 
 def test_adapters_that_match_and_that_do_not(tmp_path: Path, llama: list[str]) -> None:
