@@ -176,7 +176,7 @@ def _hand_over(argv: list[str]) -> int:
         try:
             # From here on the folder says how the run ended, so its job takes the signals.
             hold()
-            prepared.append(job.prepare(cfg, settings))
+            prepared.append(job.prepare(cfg, settings, keep=True))
         except UserError as error:  # Hydra would show it as a trace
             refused.append(error)
         return None

@@ -1,10 +1,11 @@
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+
+from llmexp.jobs.results import read_lines
 
 
 class Resend(pl.Callback):
@@ -31,8 +32,7 @@ class Resend(pl.Callback):
             return
         self.done = True
         known = self.run.summary.get("trainer/global_step", -1)
-        for line in self.path.read_text(encoding="utf-8").splitlines():
-            event = json.loads(line)
+        for event in read_lines(self.path):
             # Lightning's loggers count updates from 0: it is the number of the one just made.
             step = event.pop("step") - 1
             if known < step < trainer.global_step:

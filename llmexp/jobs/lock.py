@@ -17,12 +17,13 @@ class FolderLock:
     """While entered, a run folder has this process as its writer; another one is refused.
 
     The system gives it back however the process ends. It belongs to the process and not to a file
-    descriptor, so data workers that outlive a killed run do not hold it.
+    descriptor, so data workers and other children that outlive a killed run do not hold it.
     """
 
     def __init__(self, folder: Path):
         self.path = folder / FILE
         self.file = -1
+        self.kept = False
 
     def __enter__(self) -> FolderLock:
         self.file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
@@ -39,10 +40,16 @@ class FolderLock:
         os.write(self.file, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
         return self
 
+    def keep(self) -> None:
+        """Hold it until the process ends, also where it is replaced by another program."""
+        self.kept = True
+        os.set_inheritable(self.file, True)
+
     def __exit__(
         self,
         kind: type[BaseException] | None,
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        os.close(self.file)
+        if not self.kept:
+            os.close(self.file)

@@ -106,12 +106,12 @@ class Record:
         """The newest whole checkpoint of this folder where `resume=auto` and there is one."""
         if self.config.resume != "auto":
             return None
-        generations = Generations(self.folder / "checkpoints")
-        path, notes = generations.newest(remove=self.writes)
-        found = f"going on from checkpoints/{path.name}" if path else "beginning anew"
+        path, notes = Generations(self.folder / "checkpoints").to_resume()
+        if path is None:
+            return None
         for note in notes if self.writes else ():
-            print(f"{note}: {found}", flush=True)
-        return str(path) if path is not None else None
+            print(f"{note}: going on from checkpoints/{path.name}", flush=True)
+        return str(path)
 
     def finish(self, module: Any, data: Any, trainer: pl.Trainer) -> None:
         """Test metrics, answers, and the price of them."""
@@ -142,7 +142,7 @@ class Record:
         self.close("completed", None)
 
     def close(self, status: str, reason: str | None) -> None:
-        """Write the final state of the run, whatever it is."""
+        """Write the final state of the run, whatever it is, also on a full disk."""
         self.cost["total_seconds"] = round(time.perf_counter() - self.began, 3)
         self.cost |= self.config.cost.priced(charged_seconds(self.cost))
         self.result |= {"status": status, "reason": reason}
