@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 
 from llmexp.configure.compose import compose_jobs
 from llmexp.configure.preflight import build
+from llmexp.jobs.job import read_config
 from llmexp.run import run
 from tests import tiny
 
@@ -63,6 +64,12 @@ def finished(folder: Path, *overrides: str) -> dict[str, Any]:
     launch = {"overrides": lines, "sweep": False}
     (folder / "config.yaml").write_text(OmegaConf.to_yaml({**job.tree, "launch": launch}))
     return run(build(job.tree), folder)
+
+
+def resumed(folder: Path) -> dict[str, Any]:
+    """The result of the run in `folder`, taken up by this process."""
+    tree, _ = read_config(folder)
+    return run(build({**tree, "resume": "auto"}), folder)
 
 
 def predictions(folder: Path) -> list[dict[str, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,6 +16,11 @@ from torch.utils.data import DataLoader
 
 from llmexp.callbacks.checkpoint import Checkpoint
 from llmexp.callbacks.cost import Cost
+from llmexp.jobs.lives import Lives, spent
+from llmexp.jobs.outcome import Stopped
+from llmexp.jobs.results import read_result
+from tests import tiny
+from tests.runs import classified, finished, resumed
 from tests.test_distributed import TWO, inputs, rows, run  # noqa: F401  (a fixture)
 
 
@@ -49,7 +55,7 @@ class SlowSaving(Checkpoint):
 
 
 def test_seconds_are_those_of_training_and_validation(tmp_path: Path) -> None:
-    record: Any = SimpleNamespace(cost={"fit_seconds": 0.0})
+    record: Any = SimpleNamespace(cost={"fit_seconds": 0.0}, lives=Lives(tmp_path, False))
     trainer = pl.Trainer(
         accelerator="cpu",
         max_epochs=2,
@@ -66,6 +72,57 @@ def test_seconds_are_those_of_training_and_validation(tmp_path: Path) -> None:
     assert record.cost["fit_seconds"] == pytest.approx(2 * (10 * 0.02 + 0.05), abs=0.3)
     assert record.cost["tokens_trained"] == 100
     assert record.cost["peak_memory_mb"] > 50
+
+
+def test_a_process_that_was_killed_spent_what_it_wrote_down(tmp_path: Path) -> None:
+    """Whatever other programs said about it later; none of it was resumed, so it was lost."""
+    result = {"started": 1000.0, "cost": {"total_seconds": 0.0, "lost_seconds": 5.0}}
+    assert spent(tmp_path, {}) == 0
+    for name, moment in (("provenance.json", 1003.0), ("metrics.jsonl", 1010.0)):
+        (tmp_path / name).touch()
+        os.utime(tmp_path / name, (moment, moment))
+    (tmp_path / "result.json").write_text(json.dumps(result | {"status": "failed"}))
+    lives = Lives(tmp_path, resumes=True)
+    assert lives.before == lives.lost() == 15
+    lives.kept = 12.0
+    assert lives.lost() == 3 and lives.seconds() >= 12
+    assert Lives(tmp_path, resumes=False).before == 0
+    closed = {"started": 1000.0, "cost": {"total_seconds": 7.0, "lost_seconds": 2.0}}
+    assert spent(tmp_path, closed) == 9
+
+
+class Dies(pl.Callback):
+    """Ends the process, as far as the run can tell, where the fourth step begins."""
+
+    def on_train_batch_start(self, trainer: pl.Trainer, module: Any, batch: Any, i: int) -> None:
+        time.sleep(0.3)
+        if trainer.global_step == 3:
+            raise Stopped("interrupted", "asked", 2)
+
+
+def test_a_resumed_run_costs_all_that_led_to_its_result(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A killed and restarted run may not end up cheaper than its own training."""
+    lines = [*classified(tmp_path), "model=local", f"model.path={tiny.bert(tmp_path / 'n')}"]
+    lines += [
+        "strategy=head_only",
+        "callbacks.checkpoint.every_n_train_steps=2",
+        "data.batch_size=2",
+    ]
+    lines += [f"cache.dir={tmp_path / 'cache'}"]
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        patch.setattr("llmexp.callbacks.progress.progress", Dies)
+        finished(tmp_path / "run", *lines)
+    first = read_result(tmp_path / "run")["cost"]
+    cost = resumed(tmp_path / "run")["cost"]
+    # Two of its steps are in the checkpoint that was resumed, so are their seconds.
+    assert cost["total_seconds"] >= cost["fit_seconds"] > 0.6
+    checkpoint = first["total_seconds"] - cost["lost_seconds"]
+    assert 0.6 < checkpoint < cost["total_seconds"] and cost["lost_seconds"] >= 0.3
+    # This process computed the features: what it found in the cache later was its own.
+    assert cost["cache_hit"] and cost["spared_seconds"] == 0 < cost["prefix_seconds"]
+    assert cost["peak_memory_mb"] >= first["peak_memory_mb"]
 
 
 @pytest.mark.long

@@ -18,7 +18,7 @@ from llmexp.compare.evidence import evidence
 from llmexp.config import Rates
 from llmexp.jobs.price import charged_seconds, estimated_flops, weights
 from tests import tiny
-from tests.runs import answered, classified, finished, written
+from tests.runs import answered, classified, finished, rows, written
 
 
 def test_an_hour_costs_what_an_hour_costs() -> None:
@@ -29,9 +29,26 @@ def test_an_hour_costs_what_an_hour_costs() -> None:
 
 def test_cached_features_are_charged_once() -> None:
     """With a cold cache the seconds are in the total already."""
-    cold = {"total_seconds": 50.0, "prefix_seconds": 30.0, "cache_hit": False}
-    warm = {"total_seconds": 20.0, "prefix_seconds": 30.0, "cache_hit": True}
-    assert charged_seconds(cold) == charged_seconds(warm) == 50.0
+    cold = {"total_seconds": 50.0, "prefix_seconds": 30.0, "spared_seconds": 0.0}
+    half = {"total_seconds": 45.0, "prefix_seconds": 30.0, "spared_seconds": 5.0}
+    warm = {"total_seconds": 20.0, "prefix_seconds": 30.0, "spared_seconds": 30.0}
+    assert charged_seconds(cold) == charged_seconds(half) == charged_seconds(warm) == 50.0
+
+
+@pytest.mark.parametrize("strategy", ["feature_based", "head_only"])
+def test_another_test_set_is_charged_for_the_cached_train_features(
+    strategy: str, tmp_path: Path
+) -> None:
+    common = [*classified(tmp_path), "model=local", f"model.path={tiny.bert(tmp_path / 'n')}"]
+    common += [f"strategy={strategy}", f"cache.dir={tmp_path / 'cache'}"]
+    first = finished(tmp_path / "first", *common)["cost"]
+    other = [o for o in common if not o.startswith("data.test=")]
+    other.append(f"data.test={rows(tmp_path / 'other.jsonl', 7)}")
+    second = finished(tmp_path / "second", *other)["cost"]
+    assert first["spared_seconds"] == 0 and not second["cache_hit"]
+    assert 0 < second["spared_seconds"] < second["prefix_seconds"]
+    charged = second["total_seconds"] + second["spared_seconds"]
+    assert charged_seconds(second) == pytest.approx(charged)
 
 
 def decoder(folder: Path) -> list[str]:

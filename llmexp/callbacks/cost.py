@@ -16,6 +16,7 @@ class Cost(pl.Callback):
     """What training costs: seconds, real tokens over all processes, peak memory.
 
     `fit_seconds` is the training loop with its validations, without start-up, saving and testing.
+    A checkpoint carries what its run has cost, so that a resumed one goes on counting.
     `peak_memory_mb` is the largest of any GPU; on a CPU the processes share one machine's memory,
     so their peaks add up.
     """
@@ -33,9 +34,24 @@ class Cost(pl.Callback):
         """What the run cost before it was interrupted belongs to it."""
         self.record.cost["fit_seconds"] = state_dict["fit_seconds"]
 
+    def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: Any, checkpoint: Any) -> None:
+        lives = self.record.lives
+        prefix = getattr(getattr(trainer, "datamodule", None), "prefix", None)
+        spared = lives.spared_seconds
+        if spared is None and prefix is not None:
+            spared = prefix.spared
+        checkpoint["cost"] = {
+            "total_seconds": lives.seconds(),
+            "spared_seconds": spared,
+            "peak_memory_mb": max(lives.peak_memory_mb, peak_of_all(trainer)),
+        }
+
     def on_load_checkpoint(self, trainer: pl.Trainer, pl_module: Any, checkpoint: Any) -> None:
         tokens = [process["tokens"] for process in checkpoint["resume"]["processes"]]
         self.record.cost["tokens_trained"] = sum(tokens)
+        lives, cost = self.record.lives, checkpoint["cost"]
+        lives.kept, lives.spared_seconds = cost["total_seconds"], cost["spared_seconds"]
+        lives.peak_memory_mb = cost["peak_memory_mb"]
 
     def _seconds(self) -> float:
         """Of training so far."""
@@ -69,15 +85,20 @@ class Cost(pl.Callback):
         self.began = None
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        peak = torch.tensor(peak_memory_mb(), device=pl_module.device)
-        how = "max" if torch.cuda.is_available() else "sum"
-        peak = trainer.strategy.reduce(peak, reduce_op=how)
-        self.record.cost["peak_memory_mb"] = round(float(peak), 1)
+        peak = max(self.record.lives.peak_memory_mb, peak_of_all(trainer))
+        self.record.cost["peak_memory_mb"] = round(peak, 1)
 
 
 def saving_seconds(trainer: pl.Trainer) -> float:
     """What the checkpoints took so far."""
     return sum(getattr(keeper, "saving_seconds", 0.0) for keeper in trainer.checkpoint_callbacks)
+
+
+def peak_of_all(trainer: pl.Trainer) -> float:
+    """Of the largest GPU, or of all processes on a CPU; every process has to ask."""
+    peak = torch.tensor(peak_memory_mb(), device=trainer.strategy.root_device)
+    how = "max" if torch.cuda.is_available() else "sum"
+    return float(trainer.strategy.reduce(peak, reduce_op=how))
 
 
 def peak_memory_mb() -> float:

@@ -113,6 +113,8 @@ class Generations:
 
     def is_whole(self, path: Path) -> bool:
         """Whether the file holds what was once completely written, whatever it was called then."""
+        if not path.is_file():
+            return False
         manifest, size = self.manifest(), path.stat().st_size
         return any(f["size"] == size for f in manifest.values()) and hash_of(path) in manifest
 

@@ -31,13 +31,17 @@ VERSION = 1
 
 @dataclass
 class PrefixCost:
-    """What computing frozen states cost when it was first done, and whether this run was spared."""
+    """What computing frozen states cost when it was first done, and how much of it was spared."""
 
     seconds: float = 0.0
+    spared: float = 0.0
+    """Of these, the ones an earlier run spent."""
     hit: bool = True
+    """All of them."""
 
     def add(self, seconds: float, hit: bool) -> None:
         self.seconds += seconds
+        self.spared += seconds if hit else 0.0
         self.hit = self.hit and hit
 
 

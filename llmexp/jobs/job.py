@@ -18,7 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from llmexp.errors import ConfigError, UserError
-from llmexp.jobs import changes
+from llmexp.jobs import advice, changes
 from llmexp.jobs.launch import end_with_parent, is_first
 from llmexp.jobs.lock import FILE as LOCK
 from llmexp.jobs.lock import FolderLock
@@ -26,8 +26,10 @@ from llmexp.jobs.outcome import Stopped
 from llmexp.jobs.results import (
     EXIT_CODES,
     begun,
+    is_full,
     mark_stopped,
     read_result,
+    reserve,
     write_atomic,
     write_result,
 )
@@ -52,7 +54,12 @@ def prepare(cfg: DictConfig, hydra: DictConfig, keep: bool = False) -> Path:
     with FolderLock(folder) as lock:
         for file in (*folder.rglob("*.yaml"), *folder.parent.glob("multirun.yaml")):
             scrub(file)  # Hydra's own record of the overrides
-        _write(folder, tree, hydra)
+        try:
+            _write(folder, tree, hydra)
+        except OSError as error:
+            if not is_full(error):
+                raise
+            raise UserError(advice.room(folder, error)) from error
         if keep:
             lock.keep()
     return folder
@@ -76,6 +83,7 @@ def _write(folder: Path, tree: dict[str, Any], hydra: DictConfig) -> None:
         written: Any = OmegaConf.to_container(OmegaConf.create(text))
         written.pop("launch")
         changes.check(folder, read_config(folder)[0], written)
+    reserve(folder)
     write_atomic(folder / CONFIG, text)
     if not (folder / "result.json").exists():
         write_result(folder, begun(folder, tree, overrides))

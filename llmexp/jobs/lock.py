@@ -9,6 +9,7 @@ from pathlib import Path
 from types import TracebackType
 
 from llmexp.errors import UserError
+from llmexp.jobs.results import is_full
 
 FILE = ".lock"
 
@@ -36,8 +37,13 @@ class FolderLock:
                 f"{self.path.parent} is being written by {writer or 'another process'}; wait until "
                 "it has ended, or choose another hydra.run.dir"
             ) from error
-        os.truncate(self.file, 0)
-        os.write(self.file, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+        try:
+            os.truncate(self.file, 0)
+            os.write(self.file, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+        except OSError as error:
+            # The lock holds on a full disk, too; only its holder is not named.
+            if not is_full(error):
+                raise
         return self
 
     def keep(self) -> None:

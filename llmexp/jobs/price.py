@@ -7,8 +7,9 @@ from typing import Any
 
 def charged_seconds(cost: dict[str, Any]) -> float:
     """The whole run with cached features at the price they had when first computed."""
-    spared = cost.get("prefix_seconds", 0.0) if cost.get("cache_hit") else 0.0
-    return float(cost["total_seconds"] + spared)
+    # Results of versions that did not record what was spared: all of it, or nothing.
+    whole = cost.get("prefix_seconds", 0.0) if cost.get("cache_hit") else 0.0
+    return float(cost["total_seconds"] + cost.get("spared_seconds", whole))
 
 
 def estimated_flops(module: Any, data: Any, tokens: int) -> float:

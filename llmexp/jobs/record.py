@@ -11,9 +11,17 @@ from typing import TYPE_CHECKING, Any
 from llmexp.checkpoints.generations import Generations
 from llmexp.jobs.job import read_config
 from llmexp.jobs.launch import is_first
+from llmexp.jobs.lives import Lives
 from llmexp.jobs.price import charged_seconds
 from llmexp.jobs.provenance import provenance
-from llmexp.jobs.results import begun, write_atomic, write_result
+from llmexp.jobs.results import (
+    begun,
+    forget_room,
+    is_full,
+    reserve,
+    write_atomic,
+    write_result,
+)
 from llmexp.jobs.signals import Signals
 
 if TYPE_CHECKING:
@@ -29,7 +37,6 @@ class Record:
 
     def __init__(self, experiment: Experiment, folder: Path, signals: Signals | None = None):
         self.folder = folder
-        self.began = time.perf_counter()
         self.writes = is_first()
         self.ranks: Ranks | None = None
         """The other processes on this node, where this one started them."""
@@ -39,12 +46,15 @@ class Record:
         """The tested module, once there is one."""
         config = experiment.config
         self.config = config
+        self.lives = Lives(folder, resumes=config.resume == "auto")
         tree, launch = read_config(folder)
         self.overrides = launch["overrides"]
         self.cost: dict[str, Any] = {
             "fit_seconds": 0.0,
             "total_seconds": 0.0,
+            "lost_seconds": self.lives.lost(),
             "prefix_seconds": 0.0,
+            "spared_seconds": 0.0,
             "cache_hit": False,
             "tokens_trained": 0,
             "tokens_per_second": 0.0,
@@ -57,6 +67,7 @@ class Record:
         }
         self.result: dict[str, Any] = {
             **begun(folder, tree, self.overrides),
+            "started": self.lives.started,
             "task": experiment.task.kind,
             "baseline": {},
             "cost": self.cost,
@@ -70,6 +81,8 @@ class Record:
         """From here on the folder says what happens in it."""
         code = {"remote_code": self.result["remote_code"]}
         self.provenance = provenance(self.overrides) | code
+        if self.writes:
+            reserve(self.folder)
         self.write()
 
     def data(self, examples: Examples) -> None:
@@ -122,6 +135,8 @@ class Record:
         prefix = getattr(data, "prefix", None)
         if prefix is not None:
             self.cost["prefix_seconds"] = round(prefix.seconds, 3)
+            first = self.lives.spared_seconds
+            self.cost["spared_seconds"] = round(prefix.spared if first is None else first, 3)
             self.cost["cache_hit"] = prefix.hit
         self.cost["estimated_flops"] = estimated_flops(module, data, self.cost["tokens_trained"])
         seconds = self.cost["fit_seconds"]
@@ -143,14 +158,22 @@ class Record:
 
     def close(self, status: str, reason: str | None) -> None:
         """Write the final state of the run, whatever it is, also on a full disk."""
-        self.cost["total_seconds"] = round(time.perf_counter() - self.began, 3)
+        self.cost["total_seconds"] = self.lives.seconds()
+        self.cost["lost_seconds"] = self.lives.lost()
         self.cost |= self.config.cost.priced(charged_seconds(self.cost))
-        self.result |= {"status": status, "reason": reason}
+        self.result |= {"status": status, "reason": reason, "ended": time.time()}
         if self.ranks is not None and status == "completed":
             self.ranks.forget()
-        self.write()
-        if self.writes:
+        if not self.writes:
+            return
+        write_result(self.folder, self.result)
+        forget_room(self.folder)
+        try:
             self.tracking.finish(self.result, self.module)
+        except OSError as error:
+            if not is_full(error):
+                raise
+            print(f"the tracker could not write its end: {error}", flush=True)
 
 
 def count(parameter: Any) -> int:

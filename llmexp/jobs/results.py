@@ -91,10 +91,14 @@ def reserve(folder: Path) -> None:
     """Keep room on the disk for a last word, once: a file of its size."""
     room = folder / ROOM
     if not room.is_file():
-        with room.open("wb") as file:
-            # No hole: blocks are what has to be there.
-            file.write(bytes(ROOM_BYTES))
-            os.fsync(file.fileno())
+        try:
+            with room.open("wb", buffering=0) as file:
+                # No hole: blocks are what has to be there.
+                file.write(bytes(ROOM_BYTES))
+                os.fsync(file.fileno())
+        except OSError:
+            room.unlink()
+            raise
 
 
 def forget_room(folder: Path) -> None:
@@ -143,6 +147,7 @@ def mark_stopped(folder: Path, status: str, reason: str) -> int:
     if result and is_first() and not is_finished(result):
         result |= {"status": status, "reason": reason}
         write_result(folder, result)
+        forget_room(folder)
     return EXIT_CODES[result.get("status", status) if is_first() else status]
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytorch_lightning as pl
@@ -10,8 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from llmexp.callbacks.guard import Guard
+from llmexp.checkpoints.generations import Generations
 from llmexp.modules import update
 from llmexp.modules.evaluation import Evaluation
+from llmexp.modules.gathered import from_all
 from llmexp.modules.portions import Portions
 from llmexp.nets.dequantization import Dequantised
 from llmexp.nets.freezing import frozen_blocks, rest
@@ -20,6 +24,8 @@ from llmexp.tasks.base import Batch, Loss
 
 if TYPE_CHECKING:
     from llmexp.context import Context
+
+log = logging.getLogger("llmexp")
 
 
 class FineTune(Evaluation):
@@ -155,6 +161,11 @@ class FineTune(Evaluation):
         keeper = trainer.checkpoint_callback
         best = getattr(keeper, "best_model_path", "")
         if not best:
+            return
+        if not all(from_all(Generations(Path(best).parent).is_whole(Path(best)))):
+            said = "checkpoints/best.ckpt is not whole: the last weights are tested and exported"
+            log.warning(said)
+            self.context.examples.notes.append(said)
             return
         checkpoint = torch.load(best, map_location="cpu", weights_only=True)
         self.validation_metrics = checkpoint["validation_metrics"]
