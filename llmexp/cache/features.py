@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import time
 from collections.abc import Callable
@@ -13,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from llmexp.cache.checksum import checksum
 from llmexp.cache.store import Kept, Store, digest, full_disk
 from llmexp.config import Cache
 
@@ -20,7 +20,6 @@ __all__ = ["Entry", "FeatureCache", "MemoryOnly", "digest", "open_cache", "size_
 
 Fill = Callable[[Tensor], None]
 STATES = "states.bin"
-PIECE = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -103,22 +102,6 @@ def _open(kept: Kept, shape: tuple[int, int], dtype: torch.dtype) -> Entry | Non
     if checksum(states) != facts.get("checksum"):
         return None
     return Entry(states.view(shape), facts["seconds"], hit=True)
-
-
-def checksum(states: Tensor) -> str:
-    """Of the bytes: sums of pieces, hashed; as fast as they are read, where sha256 is not.
-
-    Any one byte that is another changes the sum of its piece, and a piece that moves the hash.
-    """
-    found = hashlib.sha256()
-    raw = states.detach().reshape(-1).view(torch.uint8)
-    for start in range(0, len(raw), PIECE):
-        piece = raw[start : start + PIECE]
-        words = piece[: len(piece) // 8 * 8].view(torch.int64)
-        # Integers wrap around: the sum is exact in any order.
-        found.update(int(words.sum()).to_bytes(8, "little", signed=True))
-        found.update(bytes(piece[len(words) * 8 :].tolist()))
-    return found.hexdigest()
 
 
 def _reserve(path: Path, size: int) -> None:

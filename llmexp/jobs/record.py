@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmexp.checkpoints.generations import Generations
+from llmexp.jobs import changes
 from llmexp.jobs.job import read_config
 from llmexp.jobs.launch import is_first
 from llmexp.jobs.lives import Lives
@@ -18,6 +19,7 @@ from llmexp.jobs.results import (
     begun,
     forget_room,
     is_full,
+    read_object,
     reserve,
     write_atomic,
     write_result,
@@ -80,13 +82,16 @@ class Record:
     def start(self) -> None:
         """From here on the folder says what happens in it."""
         code = {"remote_code": self.result["remote_code"]}
-        self.provenance = provenance(self.overrides) | code
+        before = read_object(self.folder / "provenance.json") if self.checkpoint else {}
+        self.provenance = provenance(self.overrides) | code | {"data": before.get("data", {})}
         if self.writes:
             reserve(self.folder)
         self.write()
 
     def data(self, examples: Examples) -> None:
         """What was read, and what a constant answer would score on it."""
+        if before := self.provenance["data"]:
+            changes.refuse_inputs(self.folder, before, examples.fingerprint)
         counts = examples.counts()
         self.result["examples"] = {
             "train": counts["train"],

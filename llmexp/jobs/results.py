@@ -116,8 +116,13 @@ def is_full(error: BaseException | None) -> bool:
 
 def read_result(folder: Path) -> dict[str, Any]:
     """The result of a run folder; {} where there is none that can be read."""
+    return read_object(folder / FILE)
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """What a JSON file holds; {} where it is missing or torn."""
     try:
-        found = json.loads((folder / FILE).read_text(encoding="utf-8"))
+        found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from llmexp.callbacks.guard import Guard
 from llmexp.checkpoints.generations import Generations
 from llmexp.modules import update
+from llmexp.modules.beginning import Beginning, same_world
 from llmexp.modules.evaluation import Evaluation
 from llmexp.modules.gathered import from_all
 from llmexp.modules.portions import Portions
@@ -56,6 +57,7 @@ class FineTune(Evaluation):
         for parameter in net.parameters():
             if parameter.requires_grad:
                 parameter.data = parameter.data.float()
+        self.beginning = Beginning(net, self.trained, context)
         # transformers loads in eval mode and Lightning keeps what it finds: dropout would be off.
         self.train()
 
@@ -136,6 +138,7 @@ class FineTune(Evaluation):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep trained weights only: a frozen base can be loaded again, a 4-bit one must be."""
         self.guard.settle(self)
+        checkpoint["beginning"] = self.beginning.state()
         checkpoint["validation_metrics"] = self.validation_metrics
         checkpoint["parts"] = self.portions.parts.count
         checkpoint["validated_at"] = self.validated_at
@@ -152,6 +155,9 @@ class FineTune(Evaluation):
         self.guard.validated(self.validation_metrics["val/loss"], self.global_step)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Before any weight is loaded."""
+        same_world(len(checkpoint["resume"]["processes"]), self.trainer.world_size)
+        self.beginning.check(checkpoint["beginning"])
         self.validation_metrics = checkpoint["validation_metrics"]
         self.validated_at = checkpoint["validated_at"]
         self.portions.parts.count = checkpoint["parts"]
