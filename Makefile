@@ -9,7 +9,7 @@ PYTHON ?= $(shell for p in python3.11 python3 python3.12 python3.13; do \
 # Two test processes on two cores: one thread each, or they get in each other's way.
 PYTEST := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false $(PY) -m pytest -n 2 --dist worksteal
 
-.PHONY: help run test test-long check clean
+.PHONY: help run test test-long check bench clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -34,6 +34,10 @@ check: $(VENV)/.installed  ## lint, format, types
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+
+bench: $(VENV)/.installed  ## ours against its peers, some two hours; make bench ARGS="--only P9 --pairs 3"
+	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
+	$(PY) scripts/bench.py $(ARGS)
 
 clean:  ## remove the environment
 	rm -rf $(VENV)

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import psutil
 import pytest
 import pytorch_lightning as pl
 import torch
@@ -142,3 +143,32 @@ def test_tokens_are_counted_unpadded_and_over_all_processes(
     assert 0 < seconds < twice["total_seconds"]
     assert [row["index"] for row in rows(tmp_path / "two")] == list(range(17))
     assert json.loads((tmp_path / "two" / "result.json").read_text())["examples"]["test"] == 17
+
+
+def test_the_first_step_is_counted_from_the_start_of_the_process(tmp_path: Path) -> None:
+    """Accumulated batches are no step; a test and a second epoch change nothing."""
+    record: Any = SimpleNamespace(cost={"fit_seconds": 0.0, "first_step_seconds": None})
+    seen: list[float | None] = []
+
+    class Watch(pl.Callback):
+        def on_train_batch_end(self, *_: Any) -> None:
+            seen.append(record.cost["first_step_seconds"])
+
+    trainer = pl.Trainer(
+        accelerator="cpu",
+        max_epochs=2,
+        accumulate_grad_batches=2,
+        limit_train_batches=4,
+        callbacks=[Cost(record), Watch()],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=tmp_path,
+    )
+    before = time.time() - psutil.Process().create_time()
+    trainer.fit(Slow(), DataLoader(torch.ones(10, 1)))
+    after = time.time() - psutil.Process().create_time()
+    assert seen[0] is None
+    assert before < seen[1] < after  # type: ignore[operator]
+    assert set(seen[2:]) == {seen[1]}

@@ -13,15 +13,14 @@ from typing import Any
 import pytest
 
 from llmexp.config import RunConfig
-from llmexp.configure.compose import compose_jobs, open_keys
 from llmexp.data.splits import content_key
 from llmexp.doctor.command import run as doctor
-from llmexp.doctor.examine import examine
 from llmexp.doctor.fixes import fix_in
 from llmexp.doctor.origins import COMMAND_LINE
 from llmexp.doctor.overlap import jaccard, near_pairs, overlap, shingles
 from llmexp.doctor.report import Report
 from tests import runs, tiny
+from tests.doctoring import ids, looked_at, of
 
 ROOT = Path(__file__).resolve().parents[1]
 FINDING = {"id", "level", "message", "fix"}
@@ -37,20 +36,6 @@ def bert(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 def llama(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     folder = tiny.llama(tmp_path_factory.mktemp("doctor") / "llama")
     return ["model=local", f"model.path={folder}", "tracking=none", "hardware=cpu"]
-
-
-def looked_at(*overrides: str) -> Report:
-    """The report on an experiment, in this process."""
-    (job,) = compose_jobs(open_keys(list(overrides)), "run", None, False)
-    return examine(job)
-
-
-def ids(report: Report) -> list[str]:
-    return [finding.id for finding in report.findings]
-
-
-def of(report: Report, id: str) -> Any:
-    return next(finding for finding in report.findings if finding.id == id)
 
 
 def shared(*names: str) -> list[str]:

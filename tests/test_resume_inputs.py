@@ -111,9 +111,7 @@ def test_a_run_begun_inline_goes_on_inline(tmp_path: Path) -> None:
 
 def test_notes_are_kept_and_another_version_is_one(tmp_path: Path) -> None:
     posed = Posed(tmp_path)
-    beginning = torch.load(posed.point / "checkpoints" / "last.ckpt", weights_only=True)[
-        "beginning"
-    ]
+    last = torch.load(posed.point / "checkpoints" / "last.ckpt", weights_only=True)
     machine = {**last["beginning"]["machine"], "torch": "2.0.0", "threads": "64"}
     posed.change("beginning", machine=machine)
     posed.change("resume", notes=["step 1: an update was left out"])

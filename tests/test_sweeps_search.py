@@ -135,6 +135,17 @@ def test_a_trial_worse_than_the_median_is_pruned_and_that_is_no_failure(tmp_path
     assert states.count(TrialState.COMPLETE) == 8 - len(pruned)
 
 
+def test_more_trials_go_on_with_the_same_study(tmp_path: Path) -> None:
+    """Though nobody says which folder it is in."""
+    words = ["hydra.sweeper.prune=false", "hydra.sweep.dir=outputs/sweeps/${llmexp.sweep:}"]
+    for count in (2, 4):
+        done(started(tmp_path, f"hydra.sweeper.n_trials={count}", *words))
+        (folder,) = (tmp_path / "outputs" / "sweeps").iterdir()
+        jobs = json.loads((folder / "sweep.json").read_text())["jobs"]
+        assert [job["starts"] for job in jobs] == [1] * count
+        assert [job["name"].split("_")[0] for job in jobs] == [f"trial-{n}" for n in range(count)]
+
+
 def test_another_space_needs_another_folder(tmp_path: Path) -> None:
     done(started(tmp_path, "hydra.sweeper.n_trials=1"))
     other = "hydra.sweeper.space={optim.weight_decay: {low: 0.0, high: 0.1}}"

@@ -5,6 +5,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
+import psutil
 import pytorch_lightning as pl
 import torch
 
@@ -16,6 +17,7 @@ class Cost(pl.Callback):
     """What training costs: seconds, real tokens over all processes, peak memory.
 
     `fit_seconds` is the training loop with its validations, without start-up, saving and testing.
+    `first_step_seconds` is from the start of this process to the end of its first optimizer step.
     A checkpoint carries what its run has cost, so that a resumed one goes on counting.
     `peak_memory_mb` is the largest of any GPU; on a CPU the processes share one machine's memory,
     so their peaks add up.
@@ -24,7 +26,8 @@ class Cost(pl.Callback):
     def __init__(self, record: Record):
         self.record = record
         self.began: float | None = None
-
+        self.waits = True
+        """No optimizer step has ended yet."""
         self.trainer: pl.Trainer | None = None
 
     def state_dict(self) -> dict[str, Any]:
@@ -67,6 +70,13 @@ class Cost(pl.Callback):
         self.began = time.perf_counter() - saving_seconds(trainer)
         self.trainer = trainer
 
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        if self.waits and not trainer.fit_loop._should_accumulate():
+            self.waits = False
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
+            self.record.cost["first_step_seconds"] = round(process_seconds(), 3)
+
     def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         if torch.cuda.is_available():
             torch.cuda.synchronize()
@@ -87,6 +97,11 @@ class Cost(pl.Callback):
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         peak = max(self.record.lives.peak_memory_mb, peak_of_all(trainer))
         self.record.cost["peak_memory_mb"] = round(peak, 1)
+
+
+def process_seconds() -> float:
+    """Since this process was started: a program that it was before `exec` counts too."""
+    return time.time() - psutil.Process().create_time()
 
 
 def saving_seconds(trainer: pl.Trainer) -> float:

@@ -22,6 +22,7 @@ BUILT_IN = (
     "llmexp.optim",
     "llmexp.tracking",
     "llmexp.callbacks",
+    "llmexp.profiling",
     "llmexp.debug",
     "llmexp.sharding",
     "llmexp.sweeps",

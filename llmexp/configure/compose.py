@@ -48,7 +48,7 @@ def open_keys(overrides: list[str]) -> list[str]:
         if key.startswith("+") and key[1:] in (*LATE, *CHECKED):
             line, key = line[1:], key[1:]
         group, dot, _ = key.partition(".")
-        free = (dot and group in CHECKED) or key.startswith("hydra.sweeper.space")
+        free = (dot and group in CHECKED) or key == PARAMS or key.startswith("hydra.sweeper.space")
         opened.append(f"++{line}" if free and not line.startswith("+") else _param(line))
     return opened
 

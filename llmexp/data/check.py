@@ -38,7 +38,19 @@ def quick_check(task: Task) -> list[str]:
         complaints.append("data.names: with data.header=false the columns need names")
     if task.validation_fraction + task.test_fraction >= 1:
         complaints.append("data: validation_fraction and test_fraction leave no train rows")
-    return complaints + task_complaints(task)
+    return complaints + _fraction_problems(task) + task_complaints(task)
+
+
+def _fraction_problems(task: Task) -> list[str]:
+    """A split that no source gives and that nothing is carved for."""
+    return [
+        f"data.{name}: the split is empty; give data.{name} a source or use "
+        f"data.{name}_fraction=0.1"
+        for name in ("validation", "test")
+        if getattr(task, name) is None
+        and getattr(task, f"{name}_fraction") == 0
+        and not task.streaming
+    ]
 
 
 def _locator_problem(locator: str, task: Task) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,15 +36,37 @@ def install(tokenizer: PreTrainedTokenizerBase, template: str) -> None:
             f"data.template: {template} needs a tokenizer with the token <|im_end|>, and this one "
             "has none; use data.template=alpaca or data.template=plain"
         )
-    if adds_bos(tokenizer) and "bos_token" not in source:
-        source = "{{- bos_token }}" + source
     tokenizer.chat_template = source
+    if adds_bos(tokenizer) and not _writes_bos(tokenizer):
+        tokenizer.chat_template = "{{- bos_token }}" + source
 
 
 def adds_bos(tokenizer: PreTrainedTokenizerBase) -> bool:
     """Whether the tokenizer puts BOS before a text by itself."""
     bos = tokenizer.bos_token_id
     return bos is not None and tokenizer("a")["input_ids"][:1] == [bos]
+
+
+def _writes_bos(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether the template begins a conversation with BOS, however it names it."""
+    turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    return render(tokenizer, turns).lstrip().startswith(str(tokenizer.bos_token))
+
+
+def render(tokenizer: PreTrainedTokenizerBase, messages: Messages, prompt: bool = False) -> str:
+    """The conversation as text; with `prompt`, opened for the assistant's next turn."""
+    from jinja2 import TemplateError
+
+    faults: tuple[type[Exception], ...] = (TemplateError, ArithmeticError, *broken())
+    try:
+        return str(
+            tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=prompt)
+        )
+    except faults as error:
+        raise UserError(
+            f"data.template: the template refuses a conversation ({error}); "
+            "try data.template=alpaca"
+        ) from error
 
 
 class Template:
@@ -62,20 +85,7 @@ class Template:
 
     def render(self, messages: Messages, prompt: bool = False) -> str:
         """The conversation as text; with `prompt`, opened for the assistant's next turn."""
-        from jinja2 import TemplateError
-
-        faults: tuple[type[Exception], ...] = (TemplateError, ArithmeticError, *broken())
-        try:
-            return str(
-                self.tokenizer.apply_chat_template(
-                    messages, tokenize=False, add_generation_prompt=prompt
-                )
-            )
-        except faults as error:
-            raise UserError(
-                f"data.template: the template refuses a conversation ({error}); "
-                "try data.template=alpaca"
-            ) from error
+        return render(self.tokenizer, messages, prompt)
 
     def stop_ids(self) -> list[int]:
         """Any of these ends an answer."""
@@ -86,12 +96,14 @@ class Template:
 
     def answer_spans(self, messages: Messages, text: str) -> list[tuple[int, int]]:
         """From where to where in the rendered `text` each assistant turn lies, terminator too."""
-        spans: list[tuple[int, int]] = []
-        for i, message in enumerate(messages):
-            if message["role"] == "assistant":
-                after = spans[-1][1] if spans else 0
-                start = self._start(messages[:i], message["content"], text, after)
-                spans.append((start, self._end(message["content"], text, start)))
+        turns = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
+        spans = [self._span(messages, i, text) for i in turns]
+        for (_, end), (start, _) in pairwise(spans):
+            if start < end:
+                raise UserError(
+                    "data.template: the template writes one answer inside another; "
+                    "try data.template=alpaca"
+                )
         return spans
 
     def encode(self, messages: Messages) -> tuple[list[int], list[list[bool]]]:
@@ -105,8 +117,8 @@ class Template:
         encoded = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
         ids, offsets = list(encoded["input_ids"]), encoded["offset_mapping"]
         turns = [[a < end and b > start for a, b in offsets] for start, end in spans]
-        if self.terminator is None:
-            ids.append(int(self.tokenizer.eos_token_id))
+        if self.terminator is None or not text.endswith(self.terminator):
+            ids.append(self._eos())
             turns = [[*turn, False] for turn in turns]
             turns[-1][-1] = True
         return ids, turns
@@ -124,37 +136,52 @@ class Template:
         ends = [token for token in known if tail.startswith(token)]
         return max(ends, key=len) if ends else None
 
-    def _start(self, before: Messages, content: str, text: str, after: int) -> int:
+    def _eos(self) -> int:
+        if self.tokenizer.eos_token_id is None:
+            raise UserError(
+                "data.template: the template does not end every last answer, and the tokenizer has "
+                "no end-of-text token to end it with; try data.template=alpaca"
+            )
+        return int(self.tokenizer.eos_token_id)
+
+    def _span(self, messages: Messages, i: int, text: str) -> tuple[int, int]:
+        """Where turn `i` lies. Its words may stand anywhere, so they are not what is looked for:
+        the same conversation with another answer there tells what stands before and behind.
+        """
+        head, tail = self._around(messages, i, text)
+        start, close = self._start(messages, i, text, head), len(text) - len(tail)
+        if start is None or start > close or not text.endswith(tail):
+            raise UserError(
+                "data.template: the template changes an answer so that it cannot be found in the "
+                f"rendered text: {messages[i]['content'].strip()[:60]!r}; try data.template=alpaca"
+            )
+        end = len(text) - len(tail.lstrip())
+        if self.terminator is not None and text.startswith(self.terminator, end):
+            return start, end + len(self.terminator)
+        return start, start + len(text[start:close].rstrip())
+
+    def _start(self, messages: Messages, i: int, text: str, head: str) -> int | None:
         """Right behind the prompt that would ask for this turn, so training meets generation."""
-        prompt = self.render(before, prompt=True) if before else ""
+        prompt = self.render(messages[:i], prompt=True) if i else ""
         if prompt and text.startswith(prompt):
             return len(prompt)
         # Some templates write the prompt or earlier turns otherwise than the whole conversation.
-        found = text.find(content.strip(), after)
-        if found < 0:
-            raise UserError(
-                "data.template: the template changes an answer so that it cannot be found in the "
-                f"rendered text: {content.strip()[:60]!r}; try data.template=alpaca"
-            )
-        return found
+        if not text.startswith(head):
+            return None
+        found = text[len(head) :].lstrip().startswith(messages[i]["content"].strip())
+        return len(head) if found else None
 
-    def _end(self, content: str, text: str, start: int) -> int:
-        if self.terminator is None:
-            # rindex would find a later turn's; the answer follows its prompt.
-            return self._after(content.strip(), text, start)
-        end = start
-        for _ in range(content.count(self.terminator) + 1):
-            end = self._after(self.terminator, text, end)
-        return end
-
-    def _after(self, part: str, text: str, start: int) -> int:
-        found = text.find(part, start)
-        if found < 0:
+    def _around(self, messages: Messages, i: int, text: str) -> tuple[str, str]:
+        """What the template writes before and behind turn `i`, whatever that says."""
+        probe = next(chr(c) for c in range(ord(PROBE), 0xF8FF) if chr(c) not in text)
+        turns = [*messages[:i], {**messages[i], "content": probe}, *messages[i + 1 :]]
+        head, *tails = self.render(turns).split(probe)
+        if len(tails) != 1:
             raise UserError(
-                "data.template: the template does not write every answer where it asks for it: "
-                f"{part[:60]!r}; try data.template=alpaca"
+                f"data.template: the template writes an answer {len(tails)} times, not once; "
+                "try data.template=alpaca"
             )
-        return found + len(part)
+        return head, tails[0]
 
 
 def check_template(template: str) -> list[str]:

@@ -13,7 +13,7 @@ from llmexp.configure.preflight import GROUPS, Experiment, build, build_group
 from llmexp.context import Context, context_of
 from llmexp.data.check import quick_check
 from llmexp.data.sources import load_examples
-from llmexp.doctor import verdicts, verdicts_data
+from llmexp.doctor import verdicts, verdicts_data, verdicts_tokens
 from llmexp.doctor.knobs import as_rows, dead_knobs
 from llmexp.doctor.origins import Origins
 from llmexp.doctor.overlap import duplicates, overlap
@@ -95,15 +95,22 @@ def rows(report: Report, task: Task) -> Examples | None:
 
 
 def tokens(report: Report, context: Context) -> None:
-    """The data as the network sees it."""
+    """The data as the network sees it: each split whole, a sample of train for a closer look."""
     from llmexp.doctor.examples import shown
+    from llmexp.doctor.splits import Split
     from llmexp.doctor.tokens import Sample
 
     with report.stage("tokens"):
-        sample = Sample(context)
-        report.sections["tokens"] = sample.as_json()
-        report.sections["examples"] = shown(sample.encoded.rows, context)
-        verdicts.tokens(report, context)
+        splits = [Split(context, name) for name in Split.names if getattr(context.examples, name)]
+        report.sections["splits"] = {split.name: split.as_json() for split in splits}
+        for split in splits:
+            verdicts_tokens.split(report, split)
+        verdicts_tokens.budget(report, splits[0])
+        if splits[0].left.rows:
+            sample = Sample(context, splits[0])
+            report.sections["tokens"] = sample.as_json()
+            report.sections["examples"] = shown(sample.encoded.rows, context)
+            verdicts_tokens.tokens(report, splits[0])
 
 
 def training(report: Report, context: Context) -> None:

@@ -140,7 +140,8 @@ def _verdict(out: Page, report: Report) -> None:
                 out.line(f"  {number}. ".ljust(5), (level, colour), f":{rest}")
             else:
                 out.line(hang, line)
-        out.wrapped(finding.fix, f"{hang}fix: ", f"{hang}     ")
+        if finding.fix is not None:
+            out.wrapped(finding.fix, f"{hang}fix: ", f"{hang}     ")
     out.line((SAID[report.verdict], COLOURS[report.verdict]))
 
 

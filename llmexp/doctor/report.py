@@ -22,8 +22,9 @@ class Finding:
     id: str
     level: Level
     message: str
-    fix: str
-    """The override that mends it; what to do where no override can."""
+    fix: str | None
+    """The override that mends it, or the command; None where the message says what a person must
+    do."""
 
 
 def given(overrides: list[str]) -> dict[str, str]:
@@ -52,7 +53,7 @@ class Report:
     def exit_code(self) -> int:
         return EXIT_CODES[self.verdict]
 
-    def add(self, id: str, level: Level, message: str, fix: str) -> None:
+    def add(self, id: str, level: Level, message: str, fix: str | None) -> None:
         """What fails stands before what only deserves a look."""
         self.findings.append(Finding(id, level, message, fix))
         self.findings.sort(key=lambda finding: finding.level != "fails")

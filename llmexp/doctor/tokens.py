@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-import random
 from collections import Counter
 from typing import Any
 
 from llmexp.context import Context
 from llmexp.data.token_cache import kept_tokens
+from llmexp.doctor.splits import WHOLE, Split, drawn
 from llmexp.tasks.base import IGNORE, Encoded, Row
 
-# Rows that are tokenised for the statistics; a template takes about a millisecond a row.
-SAMPLE = 1000
-WHOLE = 10**9
 BINS = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, WHOLE)
 
 
 class Sample:
     """A sample of train rows as tokens, whole and at `max_length`."""
 
-    def __init__(self, context: Context):
-        self.context = context
+    def __init__(self, context: Context, split: Split):
+        self.context, self.task = context, split.task
         rows = context.examples.train
-        drawn = sorted(random.Random(0).sample(range(len(rows)), min(SAMPLE, len(rows))))  # noqa: S311
-        self.rows = [rows[i] for i in drawn]
+        self.rows = [rows[i] for i in drawn(len(rows))]
         self.total = len(rows)
-        if context.task.in_blocks:
+        if self.task.in_blocks:
             self.whole = [row for one in self.rows for row in self._encode([one], WHOLE).rows]
             self.masked: list[Row] = []
         else:
@@ -37,7 +33,7 @@ class Sample:
 
     def _encode(self, rows: list[Row], longest: int) -> Encoded:
         context = self.context
-        return context.task.encode(rows, context.tokenizer, longest, context.examples.labels)
+        return self.task.encode_some(rows, context.tokenizer, longest, context.examples.labels)
 
     def lengths(self) -> list[int]:
         return sorted(len(row["input_ids"]) for row in self.whole)
@@ -56,7 +52,7 @@ class Sample:
         return [{"up_to": BINS[i], "rows": counts[i]} for i in range(used[0], used[-1] + 1)]
 
     def as_json(self) -> dict[str, Any]:
-        lengths, task = self.lengths(), self.context.task
+        lengths, task = self.lengths(), self.task
         learned = [learned_tokens(row) for row in self.encoded.rows]
         tokens = sum(len(row["input_ids"]) for row in self.encoded.rows)
         return {
@@ -84,7 +80,7 @@ class Sample:
         if self.kept is not None:
             counts = self.kept.counts
         elif self.encoded.rows:
-            counts = self.context.task.packed(self.encoded, longest).counts
+            counts = self.task.packed(self.encoded, longest).counts
         else:
             return None
         names = ("packed", "packs", "fill")
@@ -94,7 +90,7 @@ class Sample:
         """How often BOS stands in a row, and in how many rows an end is learned."""
         tokenizer = self.context.tokenizer
         rows = [sequence(row) for row in self.encoded.rows]
-        ends = set(self.context.task.ends(tokenizer))
+        ends = set(self.task.ends(tokenizer))
         bos = Counter(sum(token == tokenizer.bos_token_id for token, _ in row) for row in rows)
         return {
             "bos": tokenizer.bos_token,

@@ -4,14 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from llmexp.context import Context
 from llmexp.doctor.knobs import DeadKnob
 from llmexp.doctor.origins import COMMAND_LINE
 from llmexp.doctor.report import Report
-
-# The share from which something is worth a warning.
-MANY = 0.01
-LENGTH_STEP = 32
 
 
 def dead(report: Report, knobs: list[DeadKnob]) -> None:
@@ -24,46 +19,6 @@ def dead(report: Report, knobs: list[DeadKnob]) -> None:
         verb = "changes" if len(keys) == 1 else "change"
         fix = f"leave out {names}" if origin == COMMAND_LINE else f"remove {names} from {origin}"
         report.add("dead_knob", "warning", f"{origin}: {names} {verb} nothing: {reason}", fix)
-
-
-def tokens(report: Report, context: Context) -> None:
-    """Rows that lose something, learn nothing, or begin or end wrongly."""
-    found, task = report.sections["tokens"], context.task
-    if found["too_long"] > MANY * found["sample"]:
-        longest = -(-found["lengths"]["longest"] // LENGTH_STEP) * LENGTH_STEP
-        room = context.model.longest(context.config)
-        what = ", ".join(f"{n} {name}" for name, n in found["counts"].items())
-        report.add(
-            "too_long",
-            "warning",
-            f"{found['too_long']} of {found['sample']} rows are longer than "
-            f"{context.max_length} tokens ({what})",
-            f"data.max_length={min(longest, room)}"
-            if context.max_length < room
-            else "a model that reads more, such as model=modernbert_base for texts",
-        )
-    if found["fully_masked"]:
-        report.add(
-            "fully_masked",
-            "warning",
-            f"{found['fully_masked']} of {found['sample']} rows teach nothing: no token is learned",
-            "data.train_on=everything" if hasattr(task, "train_on") else "mend the rows",
-        )
-    marks, encoded = found["marks"], found["encoded"]
-    if marks["doubled_bos"]:
-        report.add(
-            "doubled_bos",
-            "fails",
-            f"{marks['doubled_bos']} of {encoded} rows begin with {marks['bos']} twice",
-            "data.template=alpaca",
-        )
-    if marks["ends"] and not marks["end_learned"] and not task.in_blocks:
-        report.add(
-            "end_not_learned",
-            "fails",
-            f"no row learns {' or '.join(marks['ends'])}, so a trained model would not stop",
-            "data.template=alpaca",
-        )
 
 
 def gradients(report: Report) -> None:

@@ -53,6 +53,7 @@ class Record:
         self.overrides = launch["overrides"]
         self.cost: dict[str, Any] = {
             "fit_seconds": 0.0,
+            "first_step_seconds": None,
             "total_seconds": 0.0,
             "lost_seconds": self.lives.lost(),
             "prefix_seconds": 0.0,

@@ -62,15 +62,16 @@ class Wandb(Tracking):
         return WandbLogger(experiment=run, save_dir=context.folder)
 
     def callbacks(self, folder: Path) -> list[pl.Callback]:
-        import wandb
-
-        from llmexp.callbacks.resend import Resend
         from llmexp.callbacks.samples import Samples
 
         found: list[pl.Callback] = [Samples(folder, self.samples)] if self.samples else []
-        if wandb.run is None or not (folder / "metrics.jsonl").is_file():
-            return found
-        return [*found, Resend(folder, wandb.run)]
+        return [*found, *Tracking.callbacks(self, folder)]
+
+    def known(self) -> int:
+        """A run that is resumed online has the steps that were sent."""
+        import wandb
+
+        return -1 if wandb.run is None else int(wandb.run.summary.get("trainer/global_step", -1))
 
     def _settings(self, e: Experiment, folder: Path) -> dict[str, Any]:
         """What W&B is told about this job."""

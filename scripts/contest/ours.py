@@ -1,0 +1,88 @@
+"""This project as a contestant: a work as overrides of run.py."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from contest.sides import OURS, ROOT, Side
+from peers.work import Work
+
+RUN = str(ROOT / "run.py")
+STRATEGY = {
+    "head": ["strategy=head_only"],
+    "top1": ["strategy=partial_finetune", "strategy.top_blocks=1"],
+    "full": ["strategy=full_finetune"],
+    "lora": ["strategy=lora"],
+    "qlora": ["strategy=qlora", "strategy.dequantize=always"],
+    "features": ["strategy=feature_based"],
+    "scratch": ["strategy=from_scratch"],
+}
+# What a peer does not do either: validate, keep checkpoints, send curves anywhere.
+QUIET = [
+    "tracking=none",
+    "hardware=cpu",
+    "trainer.limit_val_batches=0",
+    "callbacks.checkpoint=null",
+    "callbacks.early_stopping=null",
+]
+
+
+def ours(work: Work, *more: str, name: str = OURS, cache: Path | None = None) -> Side:
+    """llmexp on a work; its caches are fresh unless a folder of warm ones is given."""
+
+    def command(folder: Path) -> list[str]:
+        given = [
+            *STRATEGY[work.trains],
+            *TASKS[work.task](work),
+            f"data.train={work.train}",
+            f"data.test={work.test}",
+            # Nothing is held out of train: the others train on all of it.
+            f"data.validation={work.test}",
+            f"data.max_length={work.max_length}",
+            f"data.batch_size={work.batch_size}",
+            f"trainer.max_epochs={work.epochs}",
+            f"optim.learning_rate={work.learning_rate}",
+            f"seed={work.seed}",
+            f"cache.dir={cache or folder / 'cache'}",
+            f"hydra.run.dir={folder / 'run'}",
+            *QUIET,
+        ]
+        if work.steps > 0:
+            given += [f"trainer.max_steps={work.steps}"]
+        given = [o for o in given if not any(o.startswith(m.split("=")[0] + "=") for m in more)]
+        return [sys.executable, RUN, *given, *more]
+
+    return Side(name=name, command=command, work=work)
+
+
+def classification(work: Work) -> list[str]:
+    model = ["model=minilm", f"model.path={work.model}", "model.dropout=0.0"]
+    return [*model, "data=classification"]
+
+
+def instruction(work: Work) -> list[str]:
+    model = ["model=local", f"model.path={work.model}"]
+    return [*model, "data=instruction", "data.template=plain", "data.generation.examples=0"]
+
+
+def text(work: Work) -> list[str]:
+    """The shape of scripts/peers/scratch.py, with its activation and its fixed learning rate."""
+    shape = {**json.loads(work.model), "n_positions": work.max_length}
+    # Exact, as torch's own; transformers' default for GPT-2 is the tanh in separate operations.
+    shape["activation_function"] = "gelu"
+    fields = [f"model.architecture.{key}={value}" for key, value in shape.items()]
+    schedule = ["optim.schedule=constant", "optim.warmup=0"]
+    rest = ["model.tokenizer=char", "model.dropout=0.0", "data=text", "data.generation.examples=0"]
+    return ["model=small_gpt", *fields, *rest, *schedule, "trainer.max_epochs=-1"]
+
+
+TASKS = {"classification": classification, "instruction": instruction, "text": text}
+
+
+def again(work: Work, folder: Path) -> tuple[Side, Side]:
+    """A run that fills a cache, and the same one with other hyper-parameters on the warm cache."""
+    other = replace(work, learning_rate=work.learning_rate / 2, seed=work.seed + 1)
+    return ours(work, cache=folder), ours(other, cache=folder)

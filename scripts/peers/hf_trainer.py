@@ -1,0 +1,70 @@
+"""The Hugging Face Trainer on a classification, at its best flags on a CPU or at its defaults."""
+
+from __future__ import annotations
+
+import tempfile
+from typing import Any
+
+import torch
+from datasets import Dataset
+from rows import Rows, labels, scored
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    DataCollatorWithPadding,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+)
+from work import Clock, freeze, given, lora_config
+
+work, clock = given(), Clock()
+torch.manual_seed(work.seed)
+tokenizer = AutoTokenizer.from_pretrained(work.model)
+net: Any = AutoModelForSequenceClassification.from_pretrained(
+    work.model, num_labels=len(labels(work)), **work.no_dropout()
+)
+if work.trains == "lora":
+    from peft import get_peft_model
+
+    net = get_peft_model(net, lora_config(net, classes=True))
+else:
+    freeze(net, work.trains)
+rows = Rows.of(work, "train", tokenizer)
+best = {
+    "train_sampling_strategy": "group_by_length",
+    "max_grad_norm": 0.0,
+    "logging_strategy": "no",
+}
+
+
+class Watch(TrainerCallback):
+    def on_step_end(self, *args: Any, **kwargs: Any) -> None:
+        clock.stepped()
+
+
+arguments = TrainingArguments(
+    output_dir=tempfile.mkdtemp(),
+    num_train_epochs=work.epochs,
+    max_steps=work.steps,
+    per_device_train_batch_size=work.batch_size,
+    learning_rate=work.learning_rate,
+    seed=work.seed,
+    use_cpu=not torch.cuda.is_available(),
+    report_to=[],
+    save_strategy="no",
+    disable_tqdm=True,
+    **(best if work.flags == "best" else {}),
+)
+trainer = Trainer(
+    model=net,
+    args=arguments,
+    train_dataset=Dataset.from_dict({"input_ids": rows.ids, "labels": rows.about}),
+    data_collator=DataCollatorWithPadding(tokenizer, padding=True),
+    callbacks=[Watch()],
+)
+clock.start()
+trainer.train()
+clock.stop()
+tokens = work.epochs * rows.tokens() if work.steps < 0 else None
+clock.report(tokens=tokens, **scored(net, work, tokenizer))
