@@ -6,7 +6,6 @@ rank sees the same config and Hydra is never asked to compose twice (Lightning #
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
 from contextlib import nullcontext
@@ -19,37 +18,54 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from llmexp.errors import ConfigError, UserError
-from llmexp.jobs import changes
+from llmexp.jobs import advice, changes, hydra_record
 from llmexp.jobs.launch import end_with_parent, is_first
+from llmexp.jobs.lock import FILE as LOCK
 from llmexp.jobs.lock import FolderLock
 from llmexp.jobs.outcome import Stopped
 from llmexp.jobs.results import (
     EXIT_CODES,
     begun,
+    is_full,
     mark_stopped,
     read_result,
+    reserve,
     write_atomic,
     write_result,
 )
 from llmexp.jobs.signals import Signals
-from llmexp.secrets import leaves_hidden, masked, recorded, supplied
+from llmexp.secrets import leaves_hidden, recorded, supplied
 
 CONFIG = "config.yaml"
-# What Hydra writes into its folder inside a run's.
-HYDRA_FILES = ("config.yaml", "hydra.yaml", "overrides.yaml")
-# Hydra's word for folders of YAML that a command line, or we, put on its search path.
-COMMAND_LINE = "hydra.searchpath in command-line"
 
 
 def command(folder: Path) -> list[str]:
     return [sys.executable, "-m", "llmexp.jobs.job", str(folder)]
 
 
-def prepare(cfg: DictConfig, hydra: DictConfig) -> Path:
-    """Write the resolved config into the folder Hydra made; refuses a folder that holds a run."""
+def prepare(cfg: DictConfig, hydra: DictConfig, keep: bool = False) -> Path:
+    """Write the resolved config into the folder Hydra made; refuses a folder that holds a run.
+
+    `keep` leaves the folder locked for the job that replaces this process: what it runs is what
+    was written here.
+    """
     folder = Path(hydra.runtime.output_dir)
     tree = recorded(cfg)
-    _scrub(folder, hydra)
+    hydra_record.scrub(folder, hydra)
+    with FolderLock(folder) as lock:
+        try:
+            _write(folder, tree, hydra)
+        except OSError as error:
+            if not is_full(error):
+                raise
+            raise UserError(advice.room(folder, error)) from error
+        if keep:
+            lock.keep()
+    return folder
+
+
+def _write(folder: Path, tree: dict[str, Any], hydra: DictConfig) -> None:
+    """The config and the first result of a run, where none is there that it would not continue."""
     if (folder / "result.json").exists() and tree["resume"] == "never":
         raise UserError(
             f"{folder} holds a run already; say resume=auto to continue it, or choose another "
@@ -58,44 +74,19 @@ def prepare(cfg: DictConfig, hydra: DictConfig) -> Path:
     overrides = leaves_hidden([line.removeprefix("++") for line in hydra.overrides.task])
     launch = {
         "overrides": overrides,
-        "options": _options(hydra),
+        "options": hydra_record.options(hydra),
         "sweep": hydra.mode.name == "MULTIRUN",
-        "made": not any(folder.iterdir()),
+        "made": all(path.name == LOCK for path in folder.iterdir()),
     }
     text = OmegaConf.to_yaml({**tree, "launch": launch})
-    with FolderLock(folder):
-        if (folder / CONFIG).is_file():
-            written: Any = OmegaConf.to_container(OmegaConf.create(text))
-            written.pop("launch")
-            changes.check(folder, read_config(folder)[0], written)
-        write_atomic(folder / CONFIG, text)
-        if not (folder / "result.json").exists():
-            write_result(folder, begun(folder, tree, overrides, launch["options"]))
-    return folder
-
-
-def _scrub(folder: Path, hydra: DictConfig) -> None:
-    """Hide the secrets in what Hydra has just written about the run, and touch nothing else."""
-    files = [folder.parent / "multirun.yaml"] if hydra.mode.name == "MULTIRUN" else []
-    if hydra.output_subdir is not None:
-        files += [folder / hydra.output_subdir / name for name in HYDRA_FILES]
-    for file in files:
-        if file.is_file():
-            tree: Any = OmegaConf.to_container(OmegaConf.load(file), resolve=False)
-            if masked(tree) != tree:
-                write_atomic(file, OmegaConf.to_yaml(OmegaConf.create(masked(tree))))
-
-
-def _options(hydra: DictConfig) -> list[str]:
-    """The options of the command line that chose the YAML."""
-    from llmexp.configure.compose import plugin_search
-
-    others = {str(path) for path in plugin_search()}
-    given = [s.path for s in hydra.runtime.config_sources if s.provider == COMMAND_LINE]
-    folders = [path for path in given if path not in others]
-    name = hydra.job.config_name
-    options = [word for path in folders for word in ("--config-dir", os.path.relpath(path))]
-    return options + ([] if name in (None, "run") else ["--config-name", name])
+    if (folder / CONFIG).is_file():
+        written: Any = OmegaConf.to_container(OmegaConf.create(text))
+        written.pop("launch")
+        changes.check(folder, read_config(folder)[0], written)
+    reserve(folder)
+    write_atomic(folder / CONFIG, text)
+    if not (folder / "result.json").exists():
+        write_result(folder, begun(folder, tree, overrides, launch["options"]))
 
 
 def read_config(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -120,9 +111,10 @@ def main(argv: list[str]) -> int:
     if len(argv) != 1:
         raise UserError("usage: llmexp job FOLDER")
     folder = Path(argv[0]).resolve()
-    tree, launch = read_config(folder)
+    read_config(folder)  # or it is no run folder, and gets no lock
     # The lock comes first: what follows writes into the folder however it ends.
     with FolderLock(folder) if is_first() else nullcontext(), Signals() as signals:
+        tree, launch = read_config(folder)
         signals.last_words = partial(mark_stopped, folder)
         try:
             signals.release()
