@@ -52,6 +52,9 @@ def prepare(cfg: DictConfig, hydra: DictConfig, keep: bool = False) -> Path:
     folder = Path(hydra.runtime.output_dir)
     tree = recorded(cfg)
     hydra_record.scrub(folder, hydra)
+    _refuse_taken(
+        folder, tree
+    )  # before a lock is left there; again below, where nobody else writes
     with FolderLock(folder) as lock:
         try:
             _write(folder, tree, hydra)
@@ -64,13 +67,17 @@ def prepare(cfg: DictConfig, hydra: DictConfig, keep: bool = False) -> Path:
     return folder
 
 
-def _write(folder: Path, tree: dict[str, Any], hydra: DictConfig) -> None:
-    """The config and the first result of a run, where none is there that it would not continue."""
+def _refuse_taken(folder: Path, tree: dict[str, Any]) -> None:
     if (folder / "result.json").exists() and tree["resume"] == "never":
         raise UserError(
             f"{folder} holds a run already; say resume=auto to continue it, or choose another "
             "hydra.run.dir"
         )
+
+
+def _write(folder: Path, tree: dict[str, Any], hydra: DictConfig) -> None:
+    """The config and the first result of a run, where none is there that it would not continue."""
+    _refuse_taken(folder, tree)
     overrides = leaves_hidden([line.removeprefix("++") for line in hydra.overrides.task])
     launch = {
         "overrides": overrides,
