@@ -116,7 +116,7 @@ def test_a_job_without_memory_and_one_the_kernel_kills_stop_no_other(tmp_path: P
 @pytest.mark.long
 def test_real_trials_are_pruned_on_their_validation_metric(tmp_path: Path) -> None:
     """What was pruned was worse than the median at the same validation; the best was not."""
-    space = "hydra.sweeper.space={optim.learning_rate: {choices: [0.01, 1e-9]}}"
+    space = "optim.learning_rate=0.01,1e-9"
     slow = "+callbacks.pace={_target_: mylab.limits.Pace, seconds: 0.3}"
     words = ["hydra.sweeper.n_trials=5", "hydra.sweeper.startup_trials=1", space, slow]
     lines = [o for o in given(tmp_path) if not o.startswith("trainer.max_epochs")]
