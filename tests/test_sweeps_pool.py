@@ -35,7 +35,9 @@ def sweep(root: Path, place: Scripts, *lines: list[str]) -> tuple[int, Board]:
     board.enter([])
     board.plan(made)
     Pool(board, place).run(iter(made))
-    return board.close(), board
+    code = board.close()
+    board.claim.close()
+    return code, board
 
 
 def by_seed(board: Board) -> dict[str, str]:
