@@ -198,7 +198,7 @@ def _hand_over(args: argparse.Namespace, *more: str) -> int:
         # From here on the folder says how the run ended, so its job takes the signals.
         hold()
         try:
-            prepared.append(job.prepare(cfg, HydraConfig.get()))  # type: ignore[arg-type]
+            prepared.append(job.prepare(cfg, HydraConfig.get(), keep=True))  # type: ignore[arg-type]
         except UserError as error:  # Hydra would say more than this sentence
             refused.append(error)
 

@@ -121,7 +121,7 @@ def test_real_trials_are_pruned_on_their_validation_metric(tmp_path: Path) -> No
     words = ["hydra.sweeper.n_trials=5", "hydra.sweeper.startup_trials=1", space, slow]
     lines = [o for o in given(tmp_path) if not o.startswith("trainer.max_epochs")]
     more = ["strategy=full_finetune", "trainer.max_epochs=12", "hydra.sweep.dir=sweep"]
-    done(run(tmp_path, "+sweep=optuna", *lines, *more, *words))
+    done(run(tmp_path, "-m", "+sweep=optuna", *lines, *more, *words))
     state = json.loads((tmp_path / "sweep" / "sweep.json").read_text())
     by_status: dict[str, list[Path]] = {"completed": [], "pruned": []}
     for job in state["jobs"]:

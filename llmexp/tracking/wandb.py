@@ -12,6 +12,7 @@ from llmexp.config import NonNegativeInt, spec
 from llmexp.errors import UserError
 from llmexp.jobs.job import read_config
 from llmexp.jobs.launch import is_first
+from llmexp.jobs.results import write_atomic
 from llmexp.secrets import masked
 from llmexp.tracking.artifacts import publish
 from llmexp.tracking.base import Tracking, numbers
@@ -148,10 +149,13 @@ def commands(run: wandb.Run) -> str:
 def run_id(folder: Path) -> str:
     """The W&B id of this run folder; a resumed run keeps it."""
     path = folder / "wandb" / "id"
-    if not path.is_file():
+    # A run that is killed while it writes its id leaves an empty file.
+    known = path.read_text(encoding="utf-8").strip() if path.is_file() else ""
+    if not known:
+        known = secrets.token_hex(4)
         path.parent.mkdir(exist_ok=True)
-        path.write_text(secrets.token_hex(4), encoding="utf-8")
-    return path.read_text(encoding="utf-8")
+        write_atomic(path, known)
+    return known
 
 
 def summary(result: dict[str, Any]) -> dict[str, Any]:
