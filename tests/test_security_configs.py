@@ -209,11 +209,12 @@ def test_a_run_of_somebody_elses_writes_only_where_one_of_ours_may(
     """Its recorded config was never judged as YAML: it may say any folder."""
     (composed,) = compose_jobs(["tracking=none"], "run", None, False)
     monkeypatch.chdir(trap.folder)
-    tree = {**composed.tree, "cache": {**composed.tree["cache"], "dir": "/etc/theirs"}}
+    theirs = {"_target_": "pytorch_lightning.callbacks.ModelCheckpoint", "dirpath": "/etc/theirs"}
+    tree = {**composed.tree, "callbacks": {"x": theirs}}
     (trap.folder / "config.yaml").write_text(OmegaConf.to_yaml(tree))
     before = sorted(trap.folder.iterdir())
-    with pytest.raises(UserError, match=r"cache\.dir: /etc/theirs lies outside the run"):
+    with pytest.raises(UserError, match=r"callbacks\.x\.dirpath: /etc/theirs lies outside the run"):
         cli.main([command, str(trap.folder)])
     assert sorted(trap.folder.iterdir()) == before
-    monkeypatch.setenv("LLMEXP_ROOT", f"/var:{'/etc'}")
+    monkeypatch.setenv("LLMEXP_ROOT", "/var:/etc")
     assert roots.of_run(tree, trap.folder) == []

@@ -38,12 +38,16 @@ def complaints(cfg: DictConfig, tree: dict[str, Any], typed: Typed) -> list[str]
 
 
 def of_run(tree: dict[str, Any], folder: Path) -> list[str]:
-    """The same for a recorded run, which may be anybody's: it writes into its own folder, too."""
+    """The same for a recorded run, which may be anybody's: it writes into its own folder, too.
+
+    The caches are left out: what is written there is of our own making, under names of our own.
+    """
     allowed = [folder, *roots()]
     return [
         f"{folder.name}/config.yaml: {key}: {value} lies outside the run and this folder; if it "
         f"may write there, start with LLMEXP_ROOT={value} in the environment"
-        for key, name, value in named(tree)
+        for part in ("callbacks", "trainer", "tracking")
+        for key, name, value in named(tree.get(part), part)
         if name in WRITTEN and isinstance(value, str) and not is_below(value, allowed)
     ]
 
