@@ -134,6 +134,8 @@ class Task:
     """Whether rows are joined and cut into blocks, so that no row is too long."""
     streams: ClassVar[bool] = False
     """Whether it can be trained without a look at all train rows first."""
+    writes: ClassVar[bool] = False
+    """Whether a network trained on it generates answers."""
     predictor: ClassVar[str] = ""
     """What loads a network trained on this task (a key of `llmexp.predict.load.PREDICTORS`)."""
 
