@@ -13,6 +13,7 @@ from llmexp.cache.distinct import Distinct, cut
 from llmexp.cache.features import Entry, FeatureCache, digest, size_of
 from llmexp.data.features import PrefixCost
 from llmexp.data.module import TokenData
+from llmexp.data.state_key import UNKNOWN, circumstances
 from llmexp.data.stored import Collate, CollateStored, Stored
 from llmexp.data.stream_module import StreamData
 from llmexp.data.token_cache import about
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
     from llmexp.context import Context
 
 log = logging.getLogger("llmexp")
-# Raise it whenever a change of this module or of `llmexp.nets.prefix` changes the states.
-VERSION = 2
 
 
 def token_data(context: Context, net: Any) -> TokenData:
@@ -80,6 +79,9 @@ class PrefixData(TokenData):
         if where is None:
             return f"stored states are not proven to be equal for {type(self.frozen[-1]).__name__}"
         (self.at,) = where
+        self.how = circumstances(self.context, self.net)
+        if self.how is None:
+            return UNKNOWN
         self.dtype = self._states([self.distinct["train"].rows[0]])[1].dtype
         self.cache = FeatureCache(self.context.cache)
         total = sum(size_of(self._shape(d), self.dtype) for d in self.distinct.values())
@@ -139,11 +141,10 @@ class PrefixData(TokenData):
     def _entry(self, name: str, distinct: Distinct, weights: str) -> Entry:
         key = digest(
             {
-                "version": VERSION,
+                "circumstances": self.how,
                 "weights": weights,
                 "blocks": len(self.frozen),
                 "tokens": distinct.fingerprint(),
-                "max_length": self.context.max_length,
                 "position": self.at,
                 "dtype": str(self.dtype),
                 "precision": [str(self.half), self.trainer.precision if self.trainer else None],
