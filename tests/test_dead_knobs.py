@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
@@ -14,8 +15,10 @@ import pytest
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import nn
 
+from llmexp.configure import compose, composed
 from llmexp.configure.compose import compose_jobs, conf_dir
 from llmexp.configure.preflight import GROUPS, build
+from llmexp.doctor import origins
 from llmexp.doctor.knobs import dead_knobs
 from llmexp.doctor.origins import Origins
 from llmexp.errors import UserError
@@ -47,7 +50,6 @@ VALUES: dict[str, Any] = {
     "data.limit.test": 5,
     "data.overlap": "drop",
     "data.duplicates": "drop",
-    "data.on_bad_row": "skip",
     "data.max_bad_rows": 7,
     "data.delimiter": "';'",
     "data.quoting": "none",
@@ -91,7 +93,6 @@ VALUES: dict[str, Any] = {
     "trainer.log_every_n_steps": 1,
     "trainer.num_sanity_val_steps": 1,
     "callbacks.checkpoint.monitor": "val/none",
-    "callbacks.checkpoint.mode": "max",
     "callbacks.checkpoint.save_last": False,
     "callbacks.checkpoint.every_n_train_steps": 1,
     "callbacks.early_stopping.monitor": "val/none",
@@ -148,12 +149,14 @@ LEFT_OUT = (
     "data.pattern",
     "data.encoding",
     "data.separator",
+    "data.on_bad_row",
     "data.format",
     "data.prompt",
     "data.streaming",
     "data.num_workers",
     "trainer.enable_model_summary",
     "callbacks.checkpoint.every_minutes",
+    "callbacks.checkpoint.mode",
     "callbacks.early_stopping.patience",
     "callbacks.guard.policy",
     "callbacks.guard.spike",
@@ -194,8 +197,12 @@ def observed(folder: Path, *overrides: str) -> str:
     weights = hashlib.sha256()
     names = sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
     for name in names:
-        if name.endswith((".safetensors", ".skops", "adapter_config.json", "llmexp.json")):
+        if name.endswith((".safetensors", ".skops", "adapter_config.json")):
             weights.update(name.encode() + (folder / name).read_bytes())
+        elif name.endswith("llmexp.json"):
+            # It repeats the spec of the model it was made of.
+            said = json.loads((folder / name).read_text()) | {"model": None}
+            weights.update(json.dumps(said).encode())
     facts = {k: result[k] for k in ("metrics", "encoding", "examples", "fingerprint", "notes")}
     counts = ("tokens_trained", "trainable_parameters", "total_parameters", "estimated_flops")
     facts |= {name: result["cost"][name] for name in counts}
@@ -233,10 +240,100 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
 def posed(folder: Path, kind: str, given: list[str], strategy: str) -> list[str]:
     """A task on a few rows that are several steps an epoch: what acts between steps shall act."""
     data = [line for line in getattr(runs, kind)(folder) if "batch_size" not in line]
+    for file in folder.glob("train.jsonl"):
+        # A row that repeats another, for what drops such.
+        file.write_text(file.read_text() + file.read_text().splitlines()[0] + "\n")
     more = [f"strategy={strategy}", "cache.enabled=false", "data.batch_size=4"]
     if strategy == "feature_based":
         more.append("strategy.batch_size=4")
     return [*given, *data, *more]
+
+
+# Strategy, task, model -> what is set in vain beside what, and what is not in vain.
+NAMED = [
+    ("zero_shot", "classified", "llama", ["model.pooling=cls"], True),
+    ("zero_shot", "classified", "bert", ["model.pooling=cls"], False),
+    ("zero_shot", "answered", "llama", ["model.pooling=cls"], True),
+    ("zero_shot", "classified", "bert", ["+trainer.limit_train_batches=2"], True),
+    ("zero_shot", "classified", "bert", ["+trainer.min_epochs=2"], True),
+    ("zero_shot", "classified", "bert", ["trainer.log_every_n_steps=2"], True),
+    ("zero_shot", "classified", "bert", ["+trainer.limit_test_batches=2"], False),
+    ("zero_shot", "classified", "bert", ["data.batch_size=2", "data.tokens_per_batch=300"], False),
+    ("lora", "classified", "bert", ["data.batch_size=2", "data.tokens_per_batch=300"], True),
+    ("lora", "answered", "llama", ["data.batch_size=2", "data.tokens_per_batch=300"], False),
+    ("lora", "classified", "bert", ["callbacks.early_stopping.min_delta=1.0"], True),
+    ("lora", "classified", "bert", ["callbacks.early_stopping.mode=max"], True),
+    (
+        "lora",
+        "classified",
+        "bert",
+        ["callbacks.early_stopping.min_delta=1.0", "callbacks.early_stopping.patience=1"],
+        False,
+    ),
+    ("lora", "classified", "bert", ["cache.dir=elsewhere", "cache.enabled=false"], True),
+    ("lora", "classified", "bert", ["cache.dir=elsewhere", "cache.enabled=true"], False),
+    ("lora", "classified", "bert", ["callbacks.guard.max_skipped=3"], True),
+    (
+        "lora",
+        "classified",
+        "bert",
+        ["callbacks.guard.max_skipped=3", "callbacks.guard.policy=skip"],
+        False,
+    ),
+    (
+        "lora",
+        "classified",
+        "bert",
+        ["+trainer.gradient_clip_algorithm=value", "trainer.gradient_clip_val=null"],
+        True,
+    ),
+    ("lora", "classified", "bert", ["+trainer.gradient_clip_algorithm=value"], False),
+    ("lora", "classified", "bert", ["objective=test/loss"], True),
+    ("lora", "classified", "bert", ["tags=[a]"], True),
+    ("lora", "classified", "bert", ["tags=[a]", "tracking=wandb"], False),
+    ("lora", "classified", "bert", ["objective=test/loss", "tracking=wandb"], False),
+    ("zero_shot", "classified", "bert", ["seed=3"], True),
+    ("few_shot", "classified", "bert", ["seed=3"], False),
+]
+
+
+@pytest.mark.parametrize(("strategy", "kind", "model", "lines", "named"), NAMED)
+def test_what_nothing_reads_is_named(
+    tmp_path: Path,
+    models: dict[str, list[str]],
+    strategy: str,
+    kind: str,
+    model: str,
+    lines: list[str],
+    named: bool,
+) -> None:
+    data = getattr(runs, kind)(tmp_path / "data")
+    key = lines[0].partition("=")[0].lstrip("+")
+    found = dead(*models[model], *data, f"strategy={strategy}", *lines)
+    assert (key in found) is named
+
+
+def test_a_sweep_reads_its_objective(tmp_path: Path, models: dict[str, list[str]]) -> None:
+    given = [*runs.COMMON, *models["bert"], *runs.classified(tmp_path / "data")]
+    jobs = compose_jobs([*given, "objective=test/loss", "seed=0,1"], "run", None, True)
+    for job in jobs:
+        found = dead_knobs(build(job.tree, job.where), Origins(job))
+        assert "objective" not in {knob.key for knob in found}
+
+
+def test_a_main_page_of_one_s_own_chooses(
+    tmp_path: Path, models: dict[str, list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its values are as chosen as those of an experiment; `run.yaml`'s are nobody's choice."""
+    pages = tmp_path / "conf"
+    shutil.copytree(conf_dir(), pages)
+    (pages / "own.yaml").write_text("defaults: [run, _self_]\ntrainer: {min_epochs: 4}\n")
+    for module in (compose, composed, origins):
+        monkeypatch.setattr(module, "conf_dir", lambda: pages)
+    given = [*runs.COMMON, *models["bert"], *runs.classified(tmp_path / "data")]
+    (job,) = compose_jobs(given, "own", None, False)
+    found = dead_knobs(build(job.tree, job.where), Origins(job, "own"))
+    assert [(knob.key, knob.origin) for knob in found] == [("trainer.min_epochs", "conf/own.yaml")]
 
 
 CASES = [(s, kind, m) for s in STRATEGIES for kind, names in POSED.items() for m in names]

@@ -35,7 +35,7 @@ class Encoded:
 
     rows: Sequence[Row]
     counts: dict[str, Any] = field(default_factory=dict)
-    """What happened on the way: truncated, dropped, packs, ..."""
+    """What happened on the way: truncated, dropped (too long), fully_masked, packs ..."""
 
     def facts(self) -> dict[str, Any]:
         """How many rows and tokens a network reads, how many of them it learns, and the counts."""
