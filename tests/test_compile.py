@@ -51,7 +51,7 @@ def test_only_blocks_that_are_trained_are_compiled_and_no_name_changes(tmp_path:
 def test_a_compiler_that_is_not_there_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "which", lambda name: None)
     compilation.check_here(False, CPU)
-    with pytest.raises(UserError, match=r"model\.compile: .* C\+\+ compiler .* compile=false"):
+    with pytest.raises(UserError, match=r"model\.compile: .* a C\+\+ compiler .*compile=false"):
         compilation.check_here(True, CPU)
 
 
