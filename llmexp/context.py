@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from llmexp.optim import AdamW
     from llmexp.strategies.base import Strategy
     from llmexp.tasks.base import Examples, Task
+
+log = logging.getLogger("llmexp")
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,9 @@ def context_of(e: Experiment, folder: Path, examples: Examples) -> Context:
     """Read the small files of the model: everything that can be wrong but its weights."""
     tokenizer = e.strategy.tokenizer(e.model, e.task, examples)
     e.task.prepare(tokenizer)
+    for remark in e.task.remarks(tokenizer):
+        log.warning(remark)
+        examples.notes.append(remark)
     if e.model.max_length is not None:
         tokenizer.model_max_length = e.model.max_length
     config = e.strategy.config(e.model, e.task, examples, tokenizer)

@@ -36,6 +36,18 @@ elif end == "is killed":
 elif end == "runs out of memory":
     leave("out_of_memory", reason="out of memory at data.batch_size=8")
     sys.exit(4)
+elif end == "loses its config":
+    (folder / "config.yaml").unlink()
+    leave("completed")
+elif end == "changes its config":
+    (folder / "config.yaml").write_text(text.replace("seed: ", "seed: 7"))
+    leave("completed")
+elif end == "breaks its config":
+    (folder / "config.yaml").write_text("a: [")
+    leave("completed")
+elif end == "loses its folder":
+    import shutil
+    shutil.rmtree(folder)
 elif end == "says nothing":
     print("it went wrong")
     sys.exit(1)

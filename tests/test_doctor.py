@@ -152,61 +152,6 @@ def test_every_value_says_where_it_came_from() -> None:
     assert set(RunConfig.__annotations__) <= groups
 
 
-# Strategy -> which groups of parameters train, by the beginning of their names.
-TRAINED = {
-    "full_finetune": {"bert.embeddings", "blocks 0-2", "bert.pooler", "classifier"},
-    "head_only": {"bert.pooler", "classifier"},
-    "partial_finetune": {"blocks 1-2", "bert.pooler", "classifier"},
-    "lora": {"adapters of blocks 0-2", "adapters of bert.pooler", "classifier"},
-    "qlora": {"adapters of blocks 0-2", "adapters of bert.pooler", "classifier"},
-    "feature_based": {"classifier"},
-    "from_scratch": {"bert.embeddings", "blocks 0-2", "bert.pooler", "classifier"},
-    "zero_shot": set(),
-}
-
-
-@pytest.mark.parametrize("strategy", TRAINED)
-def test_gradients_are_where_they_are_meant_to_be(
-    tmp_path: Path, bert: list[str], strategy: str
-) -> None:
-    data = runs.classified(tmp_path / "data")
-    report = looked_at(*bert, *data, f"strategy={strategy}")
-    section = report.sections["training"]
-    trained = {row["group"] for row in section["parameters"] if row["trained"]}
-    assert trained == TRAINED[strategy]
-    assert "gradient_elsewhere" not in ids(report) and "no_gradient" not in ids(report)
-    if not trained:
-        assert "gradients" not in section
-        return
-    found = section["gradients"]
-    assert found["elsewhere"] == [] and found["without_gradient"] == []
-    assert found["with_gradient"] + found["silent_by_design"] == found["trained"] > 0
-    # Of an adapter A and B only B moves at first; nothing else is silent.
-    adapters = section["adapters"]
-    assert found["silent_by_design"] == (adapters["adapted"] if adapters else 0)
-
-
-def test_a_gradient_that_is_missing_or_elsewhere_is_a_finding(
-    tmp_path: Path, bert: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from llmexp.strategies.head_only import HeadOnly
-
-    freeze = HeadOnly.adapt
-
-    def also_an_unused_one(self: Any, net: Any, context: Any) -> Any:
-        net = freeze(self, net, context)
-        net.unused = type(net.classifier)(2, 2)
-        return net
-
-    monkeypatch.setattr(HeadOnly, "adapt", also_an_unused_one)
-    report = looked_at(*bert, *runs.classified(tmp_path / "data"), "strategy=head_only")
-    assert report.sections["training"]["gradients"]["without_gradient"] == [
-        "unused.bias",
-        "unused.weight",
-    ]
-    assert "unused.bias" in of(report, "no_gradient").message
-
-
 def test_adapters_that_match_and_that_do_not(tmp_path: Path, llama: list[str]) -> None:
     base = [*llama, *runs.answered(tmp_path / "data"), "strategy=lora"]
     report = looked_at(*base, "strategy.target_modules=[q_proj,v_proj]", "strategy.layers=2")

@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, Gemma2Config, Gemm
 from llmexp.data.templates import Template
 from llmexp.errors import UserError
 from llmexp.models import HFModel
+from llmexp.predict.predictors import answers
 from llmexp.tasks.base import IGNORE, Examples
 from llmexp.tasks.generation import Generation
 from llmexp.tasks.instruction import Instruction
@@ -283,6 +284,27 @@ def test_a_batch_of_prompts_is_answered_as_each_alone(tmp_path: Path, make: Any)
     stopped = write.generate(net, prompts[:1], made, [stop], 200)[0]
     until = ids.tolist().index(stop, len(prompts[0]))
     assert stopped == made.decode(ids[len(prompts[0]) : until], skip_special_tokens=True)
+
+
+def test_a_prompt_too_long_is_cut_as_in_training_and_keeps_bos(tmp_path: Path) -> None:
+    """Evaluation and `predict` ask by the same `written`."""
+    made = tokens(bos=True)
+    net = AutoModelForCausalLM.from_pretrained(
+        tiny.llama(tmp_path, vocab_size=len(made), max_position_embeddings=48)
+    ).eval()
+    read: list[list[int]] = []
+    net.model.embed_tokens.register_forward_pre_hook(lambda m, args: read.extend(args[0].tolist()))
+    question = {"role": "user", "content": "the fox " * 60}
+    asked = task(generation=Generation(max_new_tokens=8), template="plain")
+    asked.prepare(made)
+    whole = Template(made).prompt_ids([question])
+    assert whole[0] == made.bos_token_id and len(whole) > 48
+    asked.written(net, [{"messages": [question, SINGLE[1]]}], made)
+    assert read[0] == [made.bos_token_id, *whole[-39:]]
+    answers(net, [question["content"]], made, asked)
+    assert [ids for ids in read if len(ids) == 40] == [read[0]] * 2
+    trained = asked.encode([{"messages": [question, SINGLE[1]]}], made, 48, []).rows[0]
+    assert trained["input_ids"][0] == read[0][0] and whole[-1] in trained["input_ids"]
 
 
 def test_sampling_repeats_itself_and_leaves_the_seed_alone(tmp_path: Path) -> None:

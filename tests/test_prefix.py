@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import shutil
+import sys
 import time
 from functools import partial
 from pathlib import Path
@@ -16,6 +18,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceC
 from llmexp.cache.distinct import Distinct
 from llmexp.cache.features import FeatureCache, digest
 from llmexp.config import Cache
+from llmexp.data import state_key, token_key
 from llmexp.data.features import FeatureData
 from llmexp.data.prefix import PrefixData, token_data
 from llmexp.data.stored import Stored
@@ -25,6 +28,7 @@ from llmexp.nets.weights import fingerprint
 from llmexp.strategies.full_finetune import FullFinetune
 from llmexp.strategies.head_only import HeadOnly
 from llmexp.strategies.partial_finetune import PartialFinetune
+from llmexp.tasks.classification import Classification
 from tests import fitted, nets, tiny
 
 STRATEGIES = {
@@ -232,9 +236,9 @@ def test_a_failure_inside_leaves_no_stand_in() -> None:
 def keys(data: Any) -> set[str]:
     """Names of the entries that one set-up of this data makes."""
     folder = Path(data.context.cache.dir) / "features"
-    before = {p.name for p in folder.iterdir() if p.is_dir()} if folder.is_dir() else set()
+    before = {p.name for p in folder.glob("*") if p.is_dir()}
     data.setup("fit")
-    return {p.name for p in folder.iterdir() if p.is_dir()} - before
+    return {p.name for p in folder.glob("*") if p.is_dir()} - before
 
 
 def test_every_ingredient_is_in_the_key(tmp_path: Path) -> None:
@@ -243,8 +247,8 @@ def test_every_ingredient_is_in_the_key(tmp_path: Path) -> None:
 
     def new(where: Path = folder, posed: Any = None, **changes: Any) -> int:
         longest = changes.pop("max_length", 96)
-        dtype = changes.pop("dtype", "float32")
-        made = fitted.context(where, fitted.features(**changes), posed, dtype=dtype)
+        model = {name: changes.pop(name) for name in ("dtype", "attention") if name in changes}
+        made = fitted.context(where, fitted.features(**changes), posed, **model)
         net = nets.adapted(made)
         object.__setattr__(made, "max_length", longest)
         return len(keys(FeatureData(made, net.backbone, made.strategy.pooling_of(made), 8)))
@@ -256,9 +260,85 @@ def test_every_ingredient_is_in_the_key(tmp_path: Path) -> None:
     assert new(max_length=9) == 3
     assert new(dtype="bfloat16") == 3
     assert new(other) == 3
+    assert new(attention="eager") == 3
     task, examples = fitted.texts()
     examples.test = [{**examples.test[0], "text": "another text"}]
     assert new(posed=(task, examples)) == 1
+
+
+@pytest.fixture(params=["features", "states"])
+def stored(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
+    """A function that tells how many entries are new when the same data is set up once more."""
+    folder = tiny.bert(tmp_path / "net")
+    strategy = fitted.features() if request.param == "features" else PartialFinetune(top_blocks=1)
+
+    def new(posed: Any = None, **model: Any) -> int:
+        made = fitted.context(folder, strategy, posed, **model)
+        return len(keys(made.strategy.data(made, nets.adapted(made))))
+
+    return new
+
+
+def test_how_states_are_computed_is_in_the_key(
+    stored: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert (stored(), stored()) == (3, 0)
+    assert (stored(attention="eager"), stored(attention="eager")) == (3, 0)
+    for changed in state_key.LIBRARIES:
+        with monkeypatch.context() as patched:
+            patched.setattr(
+                state_key, "version", lambda name, changed=changed: str(name == changed)
+            )
+            assert stored() == 3
+    torch.set_float32_matmul_precision("high")
+    try:
+        assert stored() == 3
+    finally:
+        torch.set_float32_matmul_precision("highest")
+    assert stored() == 0
+
+
+def test_the_code_that_computes_states_is_in_their_key(
+    stored: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert stored() == 3
+    copy = tmp_path / "llmexp"
+    shutil.copytree(token_key.PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(token_key, "PACKAGE", copy)
+    assert stored() == 0
+    for file in ("nets/pooling.py", "nets/prefix.py", "data/batches.py", "tasks/base.py"):
+        with (copy / file).open("a") as opened:
+            opened.write("# another line\n")
+        assert stored() == 3
+
+
+def test_a_task_whose_source_cannot_be_read_keeps_nothing(stored: Any) -> None:
+    """As one that was typed at a prompt: a change of it would go by unseen."""
+    typed = type("Typed", (Classification,), {"__module__": "nowhere"})
+    task, examples = fitted.texts()
+    assert stored((typed(train=task.train, batch_size=5), examples)) == 0
+    assert any("source of the task" in note for note in examples.notes)
+
+
+def test_the_source_of_a_networks_own_modules_is_in_the_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a checkpoint's own code is: it may change under the same config and weights."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    file = tmp_path / "own_network_of_a_test.py"
+    file.write_text("from torch import nn\n\n\nclass Own(nn.Linear):\n    pass\n")
+    import own_network_of_a_test as own  # type: ignore[import-not-found]
+
+    made = fitted.context(tiny.bert(tmp_path / "net"), HeadOnly())
+    net = nets.adapted(made)
+    plain = state_key.circumstances(made, net)
+    net.classifier = own.Own(32, 3)
+    before = state_key.circumstances(made, net)
+    file.write_text(file.read_text() + "    more = 1\n")
+    assert (
+        len({digest(found) for found in (plain, before, state_key.circumstances(made, net))}) == 3
+    )
+    del sys.modules["own_network_of_a_test"]
 
 
 def test_a_weight_changes_the_fingerprint_and_a_label_does_not() -> None:

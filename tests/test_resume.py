@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -146,8 +147,13 @@ def peaceful(lines: list[str], folder: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def haunted(lines: list[str], folder: Path, deaths: list[tuple[str, int, int]]) -> list[str]:
-    """Run until nobody kills it any more; what each life said."""
+def haunted(
+    lines: list[str],
+    folder: Path,
+    deaths: list[tuple[str, int, int]],
+    between: Callable[[], None] = lambda: None,
+) -> list[str]:
+    """Run until nobody kills it any more; what each life said. `between` comes after each death."""
     told = json.dumps([list(death) for death in deaths]).replace('"', "")
     killer = "{_target_: mylab.killer.Killer, lives: %s, deaths: %s}"
     words = [*lines, "+callbacks.killer=" + killer % (folder.with_name("lives"), told)]
@@ -157,6 +163,7 @@ def haunted(lines: list[str], folder: Path, deaths: list[tuple[str, int, int]]) 
         done = command(["run.py", *words, *again, f"hydra.run.dir={folder}"])
         assert done.returncode == (-by if by == KILL else 128 + by), done.stdout + done.stderr
         said.append(done.stdout)
+        between()
     done = command(["-m", "llmexp", "resume", str(folder)])
     assert done.returncode == 0, done.stdout + done.stderr
     return [*said, done.stdout]

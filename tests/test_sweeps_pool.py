@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from llmexp.configure.compose import compose_jobs
+from llmexp.configure.compose import compose_jobs, open_keys
 from llmexp.errors import UserError
 from llmexp.jobs.job import read_config
 from llmexp.jobs.results import read_result
@@ -32,7 +32,7 @@ def sweep(root: Path, place: Scripts, *lines: list[str]) -> tuple[int, Board]:
     made = jobs(root, *(lines or SEEDS))
     board = Board(root)
     board.open([])
-    board.plan([job.entry for job in made])
+    board.plan(made)
     Pool(board, place).run(iter(made))
     return board.close(), board
 
@@ -59,6 +59,43 @@ def test_started_again_it_runs_only_what_is_not_complete(tmp_path: Path) -> None
     assert [starts(job) for job in jobs(tmp_path, *SEEDS)] == [1, 2, 2, 1]
     assert [entry.starts for entry in board.entries()] == [1, 2, 2, 1]
     assert all(entry.seconds is not None for entry in board.entries())
+
+
+def test_a_job_whose_files_were_changed_while_it_ran_failed_and_stops_no_other(
+    tmp_path: Path,
+) -> None:
+    ends = ("loses its config", "changes its config", "breaks its config", "loses its folder")
+    place = Scripts(**{f"seed{n}": end for n, end in enumerate(ends)})
+    code, board = sweep(tmp_path, place, *SEEDS, ["seed=4"])
+    assert code == 1 and list(by_seed(board).values()) == ["failed"] * 4 + ["completed"]
+    reasons = [str(entry.reason) for entry in board.entries()]
+    assert all(r.startswith("its folder was changed while it ran: ") for r in reasons[:4])
+    whys = ("has no config.yaml", "another experiment", "no recorded config", "has no config.yaml")
+    assert all(why in reason for why, reason in zip(whys, reasons, strict=False))
+    # Started again: what is somebody else's now is left alone, what is gone is made anew.
+    code, board = sweep(tmp_path, Scripts(), *SEEDS, ["seed=4"])
+    assert code == 1 and list(by_seed(board).values()) == ["failed"] * 3 + ["completed"] * 2
+
+
+def test_from_its_first_word_on_a_start_knows_what_is_complete(tmp_path: Path) -> None:
+    """What `llmexp status` and the next start read, had this one been killed at that moment."""
+    sweep(tmp_path, Scripts(seed2="is killed", seed3="says nothing"))
+    board, made = Board(tmp_path), jobs(tmp_path, *SEEDS)
+    pids = [entry.pid for entry in board.entries()]
+    board.open([])
+    shown = state_of(tmp_path)
+    planned = ["completed", "completed", "pending", "pending"]
+    assert [job["status"] for job in shown["jobs"]] == planned
+    board.open([])  # the one before was killed before it had composed its jobs
+    board.plan(made[:1])
+    board.open([])  # and this one when it knew of the first job only
+    board.plan(made)
+    assert [entry.status for entry in board.entries()] == planned
+    assert [entry.pid for entry in board.entries()] == pids and None not in pids
+    assert [entry.starts for entry in board.entries()] == [1] * 4
+    assert [entry.values for entry in board.entries()][:2] == [{"val/loss": 0.0}, {"val/loss": 1.0}]
+    took = sum(entry.seconds or 0.0 for entry in board.entries()[:2])
+    assert state_of(tmp_path)["remaining"] == pytest.approx(took, abs=0.06)
 
 
 def test_a_second_attempt_that_dies_unheard_does_not_keep_the_first_ones_end(
@@ -116,7 +153,7 @@ def test_a_cut_off_sweep_is_shown_as_it_is_not_as_it_was(tmp_path: Path) -> None
     board = Board(tmp_path)
     board.open([])
     made[0].entry.status, made[0].entry.pid = "running", 2**22 + 1
-    board.plan([job.entry for job in made])
+    board.plan(made)
     state = board.read() | {"pid": 2**22 + 1}
     (tmp_path / "sweep.json").write_text(json.dumps(state))
     shown = state_of(tmp_path)
@@ -130,7 +167,7 @@ def test_remaining_time_is_what_the_complete_ones_took(tmp_path: Path) -> None:
     board.open([])
     for job in made[:2]:
         job.entry.status, job.entry.seconds = "completed", 30.0
-    board.plan([job.entry for job in made])
+    board.plan(made)
     assert state_of(tmp_path)["remaining"] == 60.0
 
 
@@ -169,6 +206,29 @@ def test_names_are_safe_and_find_the_same_sweep_again() -> None:
     assert names.sweep_name(["+sweep=lora_rank"]).startswith("lora-rank_")
     for line in ("x=" + "y" * 300, "name=../../etc", "data.train=/,\\", "a='..','.'", "~x"):
         assert NAME.fullmatch(names.sweep_name([line])), line
+
+
+def test_a_sweep_is_named_by_what_it_asks_not_by_how_far_it_goes() -> None:
+    search = ["+sweep=optuna", "strategy=lora"]
+    name = names.sweep_name(search)
+    for key in ("n_trials=40", "prune=false", "startup_trials=3"):
+        assert names.sweep_name([*search, f"hydra.sweeper.{key}"]) == name
+    for line in ("hydra.launcher.n_jobs=2", "hydra/launcher=submitit_local", "hydra.sweep.dir=x"):
+        assert names.sweep_name([*search, line]) == name
+    asked = ("space={a: {low: 1, high: 2}}", "seed=1", "minimize=[val/loss]", "params.seed=1")
+    others = {names.sweep_name([*search, f"hydra.sweeper.{line}"]) for line in asked}
+    assert len(others | {name}) == len(asked) + 1
+
+
+@pytest.mark.parametrize(
+    ("line", "seeds"),
+    [("params.seed=1", ["1"]), ("params.seed=1,2", ["1", "2"]), ("params={seed: 1}", ["1"])],
+)
+def test_a_named_sweep_takes_another_key_or_replaces_one(line: str, seeds: list[str]) -> None:
+    words = ["+sweep=lora_rank", f"hydra.sweeper.{line}", "hydra.sweeper.params.strategy.rank=2,4"]
+    made = compose_jobs(open_keys(words), "run", None, False)
+    found = [(job.tree["strategy"]["rank"], str(job.tree["seed"])) for job in made]
+    assert found == [(rank, seed) for rank in (2, 4) for seed in seeds]
 
 
 def test_names_hold_no_secret() -> None:

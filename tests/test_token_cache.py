@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -202,6 +203,37 @@ def test_a_library_of_another_version_changes_the_key(
             assert key(made) != before
 
 
+@pytest.mark.parametrize(
+    ("template", "differs"), [("{{ strftime_now('%d %b') }}", True), ("", False)]
+)
+def test_the_day_is_in_the_key_where_the_template_writes_it(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, template: str, differs: bool
+) -> None:
+    """As the templates of Llama 3.1 and later do."""
+    file = tmp_path / "dated.jinja"
+    plain = token_key.PACKAGE / "templates" / "plain.jinja"
+    file.write_text(template + plain.read_text())
+    made = context(checkpoint, tmp_path)
+    made = replace(made, task=replace(made.task, template=str(file)))
+    today = key(made)
+    assert key(made) == today
+    later = date.today() + timedelta(days=1)
+    monkeypatch.setattr(token_key, "date", type("Later", (), {"today": lambda: later}))
+    assert (key(made) != today) == differs
+    said = made.task.remarks(made.tokenizer)
+    assert [("runs of two days differ" in remark) for remark in said] == [True] * differs
+
+
+def test_a_date_in_the_template_is_said_in_the_result(checkpoint: Path, tmp_path: Path) -> None:
+    file = tmp_path / "dated.jinja"
+    plain = token_key.PACKAGE / "templates" / "plain.jinja"
+    file.write_text("{{ strftime_now('%d %b') }}" + plain.read_text())
+    lines = [*runs.answered(tmp_path / "data"), "model=local", f"model.path={checkpoint}"]
+    lines += ["model.kind=decoder", "strategy=head_only", f"data.template={file}"]
+    result = runs.finished(tmp_path / "run", *lines)
+    assert sum("runs of two days differ" in note for note in result["notes"]) == 1
+
+
 def test_what_plays_no_part_leaves_the_key_alone(checkpoint: Path, tmp_path: Path) -> None:
     made = context(checkpoint, tmp_path)
     before = key(made)
@@ -230,7 +262,9 @@ class Odd(Classification):
 
 
 def test_a_new_field_of_a_task_of_ones_own_is_in_the_key() -> None:
-    for change in ({"lowered": True}, {"prompt": "a"}, {"labels": {"a": "b"}}):
+    mine = ({"lowered": True}, {"prompt": "a"}, {"labels": {"a": "b"}})
+    known = ({"columns": {"text": "a"}}, {"separator": "a"}, {"names": ["a"]}, {"max_length": 7})
+    for change in (*mine, *known):
         assert encoding_fields(Odd(train="x", **change)) != encoding_fields(Odd(train="x"))
     assert encoding_fields(Odd(train="x", batch_size=3)) == encoding_fields(Odd(train="x"))
 
@@ -248,6 +282,33 @@ def test_the_code_of_a_task_of_ones_own_is_in_the_key(
     file.write_text(file.read_text() + "    more = 1\n")
     assert before is not None and token_key.code_of(own.Own) != before
     del sys.modules["own_task_of_a_test"]
+
+
+def test_so_is_the_code_of_the_package_around_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A task in one folder of a package may encode with what stands in another."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for folder in ("own_package_of_a_test/posing", "own_package_of_a_test/words", "beside"):
+        (tmp_path / folder).mkdir(parents=True)
+    package = tmp_path / "own_package_of_a_test"
+    (package / "posing" / "task.py").write_text(
+        "from llmexp.tasks.classification import Classification\n\n\n"
+        "class Own(Classification):\n    pass\n"
+    )
+    import own_package_of_a_test.posing.task as own  # type: ignore[import-not-found]
+
+    def found() -> str | None:
+        token_key._sources.cache_clear()
+        return token_key.code_of(own.Own)
+
+    before = found()
+    (tmp_path / "beside" / "other.py").write_text("more = 1\n")
+    assert before is not None and found() == before
+    (package / "words" / "split.py").write_text("more = 1\n")
+    assert found() != before
+    for name in [name for name in sys.modules if name.startswith(package.name)]:
+        del sys.modules[name]
 
 
 @pytest.mark.parametrize("harm", ["flipped", "cut", "gone", "facts"])

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+from llmexp.config import Cache
 from llmexp.modules.update import Window
 from llmexp.tasks.base import IGNORE, Loss
 from llmexp.tasks.cross_entropy import cross_entropy
@@ -51,6 +52,37 @@ def test_a_short_last_window_is_its_own_mean(folder: Path, case: Case) -> None:
     assert loss < 1e-6 and gradients < 1e-5
     _, wrong = apart(measured(made, wrong=True), reference)
     assert wrong > 1e-3
+
+
+STORED = [
+    Case("head_only", "classification", "rows"),
+    Case("partial_finetune", "instruction", "rows"),
+    Case("feature_based", "classification", "rows"),
+]
+MORE = [
+    Case("head_only", "instruction", "packed"),
+    Case("partial_finetune", "classification", "tokens"),
+]
+KEPT = [pytest.param(c, id="-".join(c)) for c in STORED]
+KEPT += [pytest.param(c, id="-".join(c), marks=pytest.mark.long) for c in MORE]
+
+
+@pytest.mark.parametrize("case", KEPT)
+def test_updates_on_stored_states_are_those_of_the_whole_network(
+    folder: Path, tmp_path: Path, case: Case
+) -> None:
+    """Computed and stored, then found again; cut otherwise than without. The others keep none."""
+    plain = measured(context(folder, case, Cut(8, 1)))
+    cut = Cut(8, 1) if case.batching == "tokens" else Cut(1, 8)
+    kept = Cache(enabled=True, dir=str(tmp_path / "cache"), max_gb=1.0)
+    for hit in (False, True):
+        _, data, found = carried_out(replace(context(folder, case, cut), cache=kept))
+        assert data.prefix.hit == hit
+        loss, gradients = apart(found, plain)
+        assert loss < 1e-6 and gradients < 1e-5
+        assert found.metrics == pytest.approx(plain.metrics, rel=1e-6, abs=1e-6)
+    _, wrong = apart(measured(replace(context(folder, case, cut), cache=kept), wrong=True), plain)
+    assert wrong > 1e-3 or cut.accumulate == 1
 
 
 def test_every_trained_strategy_is_among_the_cases() -> None:

@@ -235,10 +235,12 @@ def test_precision_by_recall_is_scikit_learn_s_though_a_label_is_missing() -> No
         ("val/accuracy", 0.6, 0.5, True),
         ("val/accuracy", 0.5, 0.5, False),
         ("val/perplexity", 9.0, 8.0, False),
+        ("val/accuracy", None, None, False),
+        ("val/accuracy", None, 0.5, False),
     ],
 )
 def test_best_is_the_version_with_the_best_objective(
-    objective: str, mine: float, best: float | None, wins: bool
+    objective: str, mine: float | None, best: float | None, wins: bool
 ) -> None:
     facts = {"objective": objective, "metrics": {objective: mine}}
     other = None if best is None else {"metrics": {objective: best}}

@@ -1,22 +1,21 @@
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 import pytorch_lightning as pl
 
+from llmexp.jobs.events import events
+
 
 class Resend(pl.Callback):
-    """Tells a tracker what happened before this process, out of `metrics.jsonl`.
+    """Tells the loggers what happened before this process, out of `metrics.jsonl`.
 
-    A killed run's own file may hold nothing but its header. What the tracker knows already, by its
-    last step, is not sent again.
+    What a killed process told them was lost with its buffers. Steps up to `known` are not sent.
     """
 
-    def __init__(self, folder: Path, run: Any):
+    def __init__(self, folder: Path, known: int = -1):
         self.path = folder / "metrics.jsonl"
-        self.run = run
+        self.known = known
         self.done = False
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -27,14 +26,13 @@ class Resend(pl.Callback):
         self._send(trainer)
 
     def _send(self, trainer: pl.Trainer) -> None:
-        if self.done or not self.path.is_file():
+        if self.done or not trainer.is_global_zero:
             return
         self.done = True
-        known = self.run.summary.get("trainer/global_step", -1)
-        for line in self.path.read_text(encoding="utf-8").splitlines():
-            event = json.loads(line)
+        for event in events(self.path):
             # Lightning's loggers count updates from 0: it is the number of the one just made.
             step = event.pop("step") - 1
-            if known < step < trainer.global_step:
+            if self.known < step < trainer.global_step:
                 del event["time"]
-                self.run.log({"trainer/global_step": step, **event})
+                for logger in trainer.loggers:
+                    logger.log_metrics(event, step)

@@ -6,6 +6,8 @@ from typing import Any
 
 import pytorch_lightning as pl
 
+from llmexp.jobs.events import whole_lines
+from llmexp.jobs.results import write_atomic
 from llmexp.tasks.base import Row
 
 
@@ -23,9 +25,9 @@ class Samples(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """What a run wrote after the step from which it goes on will be written again."""
         if trainer.is_global_zero and self.path.is_file():
-            lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
+            lines = whole_lines(self.path)
             kept = [line for line in lines if json.loads(line)["step"] <= trainer.global_step]
-            self.path.write_text("".join(kept), encoding="utf-8")
+            write_atomic(self.path, "".join(f"{line}\n" for line in kept))
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """The network is in eval mode here, and writing leaves the run's random numbers alone."""

@@ -14,6 +14,7 @@ from llmexp.cache.distinct import Distinct
 from llmexp.cache.features import MemoryOnly, digest, open_cache, size_of
 from llmexp.data.batches import EvaluationBatches, UpdateBatches, pad
 from llmexp.data.module import TokenData
+from llmexp.data.state_key import UNKNOWN, circumstances
 from llmexp.data.token_cache import about
 from llmexp.modules.memory import halved
 from llmexp.nets.architecture import blocks
@@ -24,9 +25,6 @@ from llmexp.tasks.base import IGNORE, Batch, Row
 
 if TYPE_CHECKING:
     from llmexp.context import Context
-
-# Raise it whenever a change of this module changes the features.
-VERSION = 1
 
 
 @dataclass
@@ -72,18 +70,19 @@ class FeatureData(TokenData):
     def _features(self, name: str, rows: Sequence[Row], weights: str) -> Tensor:
         distinct = Distinct(rows)
         shape = (len(distinct), self.backbone.config.get_text_config().hidden_size)
+        how = circumstances(self.context, self.backbone)
         key = digest(
             {
-                "version": VERSION,
+                "circumstances": how,
                 "weights": weights,
                 "tokens": distinct.fingerprint(),
-                "max_length": self.context.max_length,
                 "pooling": self.pooling,
                 "dtype": str(self.backbone.dtype),
             }
         )
         cache = open_cache(self.context.cache)
-        if (why := cache.refusal(size_of(shape, torch.float32))) is not None:
+        why = cache.refusal(size_of(shape, torch.float32)) if how is not None else UNKNOWN
+        if why is not None:
             self.context.examples.notes.append(f"features are not kept: {why}")
             cache = MemoryOnly()
 

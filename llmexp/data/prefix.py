@@ -13,10 +13,13 @@ from llmexp.cache.distinct import Distinct, cut
 from llmexp.cache.features import Entry, FeatureCache, digest, size_of
 from llmexp.data.features import PrefixCost
 from llmexp.data.module import TokenData
+from llmexp.data.state_key import UNKNOWN, circumstances
 from llmexp.data.stored import Collate, CollateStored, Stored
 from llmexp.data.stream_module import StreamData
 from llmexp.data.token_cache import about
+from llmexp.errors import UserError
 from llmexp.modules.finetune import half_precision
+from llmexp.modules.gathered import from_all
 from llmexp.modules.memory import halved
 from llmexp.nets.freezing import beside_blocks, frozen_blocks
 from llmexp.nets.prefix import evaluating, kept, proven, states_of
@@ -27,8 +30,6 @@ if TYPE_CHECKING:
     from llmexp.context import Context
 
 log = logging.getLogger("llmexp")
-# Raise it whenever a change of this module or of `llmexp.nets.prefix` changes the states.
-VERSION = 2
 
 
 def token_data(context: Context, net: Any) -> TokenData:
@@ -51,6 +52,8 @@ class PrefixData(TokenData):
         self.distinct: dict[str, Distinct] = {}
         self.stored: dict[str, Stored] = {}
         self.prefix = PrefixCost(hit=False)
+        self.why: str | None = None
+        """Why no states are stored."""
 
     def setup(self, stage: str) -> None:
         """Tokenise every split and find or compute the states of its rows."""
@@ -58,17 +61,32 @@ class PrefixData(TokenData):
         if self.distinct:
             return
         self.distinct = {name: Distinct(e.rows) for name, e in self.encoded.items()}
-        why = self._refusal()
-        if why is None:
+        # All processes in the same way: the disk of one may be fuller than that of another.
+        self.why = next((why for why in from_all(self._refusal()) if why is not None), None)
+        if self.why is None:
             self._store()
         else:
-            note = f"the {len(self.frozen)} frozen blocks run in every step: {why}"
+            note = f"the {len(self.frozen)} frozen blocks run in every step: {self.why}"
             log.warning(note)
             self.context.examples.notes.append(note)
 
     def collate(self, name: str) -> Collate:
         plain = super().collate(name)
         return CollateStored(plain, self.stored[name]) if name in self.stored else plain
+
+    def state_dict(self) -> dict[str, Any]:
+        """Room on the disk decides whether states are stored, and bits of the loss depend on it."""
+        return {"stored": bool(self.stored)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on in the way that the checkpoint was trained."""
+        if state_dict["stored"] and not self.stored:
+            raise UserError(
+                f"cache: this run was begun on stored states and would go on without: {self.why}; "
+                "make room, raise cache.max_gb, or start a run of its own in another hydra.run.dir"
+            )
+        if not state_dict["stored"]:
+            self.stored = {}
 
     def _refusal(self) -> str | None:
         """Why nothing is stored, or None; decides which positions are."""
@@ -80,6 +98,9 @@ class PrefixData(TokenData):
         if where is None:
             return f"stored states are not proven to be equal for {type(self.frozen[-1]).__name__}"
         (self.at,) = where
+        self.how = circumstances(self.context, self.net)
+        if self.how is None:
+            return UNKNOWN
         self.dtype = self._states([self.distinct["train"].rows[0]])[1].dtype
         self.cache = FeatureCache(self.context.cache)
         total = sum(size_of(self._shape(d), self.dtype) for d in self.distinct.values())
@@ -139,11 +160,10 @@ class PrefixData(TokenData):
     def _entry(self, name: str, distinct: Distinct, weights: str) -> Entry:
         key = digest(
             {
-                "version": VERSION,
+                "circumstances": self.how,
                 "weights": weights,
                 "blocks": len(self.frozen),
                 "tokens": distinct.fingerprint(),
-                "max_length": self.context.max_length,
                 "position": self.at,
                 "dtype": str(self.dtype),
                 "precision": [str(self.half), self.trainer.precision if self.trainer else None],

@@ -47,6 +47,11 @@ def adds_bos(tokenizer: PreTrainedTokenizerBase) -> bool:
     return bos is not None and tokenizer("a")["input_ids"][:1] == [bos]
 
 
+def writes_date(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether conversations are rendered with the date of the day they are rendered on."""
+    return "strftime_now" in str(tokenizer.chat_template)
+
+
 def _writes_bos(tokenizer: PreTrainedTokenizerBase) -> bool:
     """Whether the template begins a conversation with BOS, however it names it."""
     turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]

@@ -6,12 +6,14 @@ import hashlib
 import inspect
 import json
 from collections.abc import Sequence
+from datetime import date
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmexp.cache.store import digest
+from llmexp.data.templates import writes_date
 from llmexp.tasks.base import Row, Task
 
 if TYPE_CHECKING:
@@ -25,18 +27,10 @@ READING = {"train", "validation", "test", "validation_fraction", "test_fraction"
 READING |= {"limit", "columns", "encoding", "delimiter", "quoting", "header", "names", "pattern"}
 READING |= {"separator", "overlap", "duplicates", "on_bad_row", "max_bad_rows"}
 READING |= {"format", "system", "prompt"}
-# Fields that act after rows are tokens, and two that stand in the key by what they lead to.
-LATER = {
-    "batch_size",
-    "num_workers",
-    "tokens_per_batch",
-    "streaming",
-    "shuffle_buffer",
-    "generation",
-    "labels",
-    "max_length",
-    "template",
-}
+# Fields of every task that act after rows are tokens.
+BATCHING = {"batch_size", "num_workers", "tokens_per_batch", "streaming", "shuffle_buffer"}
+# So does one of ours; the others stand in the key by what they lead to.
+LATER = BATCHING | {"generation", "labels", "max_length", "template"}
 UNREAD = READING | LATER
 
 
@@ -78,10 +72,11 @@ def content(rows: Sequence[Row]) -> str:
 def encoding_fields(task: Task) -> dict[str, str]:
     """Every field but those that are known to play no part: a new one is in the key by itself.
 
-    A class of one's own may read any field, so there only what `Task` itself reads is left out.
+    A class of one's own may read any field when it encodes, so there only those of `Task` that
+    say how token rows are batched are left out.
     """
     own = any(not _is_ours(cls) for cls in type(task).__mro__)
-    left_out = UNREAD & set(Task.__pydantic_fields__) if own else UNREAD  # type: ignore[attr-defined]
+    left_out = BATCHING if own else UNREAD
     names = sorted(set(type(task).__pydantic_fields__) - left_out)  # type: ignore[attr-defined]
     return {name: repr(getattr(task, name)) for name in names}
 
@@ -101,18 +96,21 @@ def tokenizer_facts(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any] | None
         "state": hashlib.sha256(text.encode()).hexdigest(),
         "class": type(tokenizer).__qualname__,
         "template": repr(tokenizer.chat_template),
+        "day": date.today().isoformat() if writes_date(tokenizer) else None,
         "special": {k: str(v) for k, v in tokenizer.special_tokens_map.items()},
         **{name: repr(getattr(tokenizer, name, None)) for name in named},
     }
 
 
-def code_of(cls: type) -> str | None:
-    """A hash of the sources that tokenise; None where a class has none (typed at a prompt)."""
-    files = {*_sources(PACKAGE / "tasks"), *_sources(PACKAGE / "data")}
+def code_of(cls: type, folders: Sequence[str] = ("tasks", "data")) -> str | None:
+    """A hash of the sources in these folders, which tokenise, and of all beside a class of one's
+    own; None where a class has none (typed at a prompt).
+    """
+    files = {path for folder in folders for path in _sources(PACKAGE / folder)}
     for base in cls.__mro__:
         if not _is_ours(base):
             try:
-                files.update(_sources(Path(inspect.getfile(base)).parent))
+                files.update(_package_of(base))
             except (OSError, TypeError):
                 return None
     found = hashlib.sha256()
@@ -122,11 +120,19 @@ def code_of(cls: type) -> str | None:
     return found.hexdigest()
 
 
+def _package_of(cls: type) -> tuple[Path, ...]:
+    """The sources of the whole package that a class is of; of a lone module, those beside it."""
+    file, depth = Path(inspect.getfile(cls)), cls.__module__.count(".")
+    if file.name == "__init__.py":
+        depth += 1
+    return _sources(file.parents[max(0, depth - 1)], "**/*.py" if depth else "*.py")
+
+
 def _is_ours(cls: type) -> bool:
     """Whether a class is this package's, or plain Python's."""
     return cls is object or cls.__module__.startswith(f"{PACKAGE.name}.")
 
 
 @cache
-def _sources(folder: Path) -> tuple[Path, ...]:
-    return tuple(sorted(folder.glob("*.py")))
+def _sources(folder: Path, pattern: str = "*.py") -> tuple[Path, ...]:
+    return tuple(sorted(folder.glob(pattern)))

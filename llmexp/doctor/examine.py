@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from llmexp.config import RunConfig
 from llmexp.configure.composed import Composed
 from llmexp.configure.preflight import GROUPS, Experiment, build, build_group
 from llmexp.context import Context, context_of
@@ -25,16 +26,16 @@ from llmexp.tasks.base import Examples, Task
 def examine(job: Composed, config_name: str = "run") -> Report:
     """Everything that can be said about an experiment; what cannot be reached is a finding."""
     report = Report(str(job.tree["name"]), given=given(job.overrides))
-    origins = Origins(job, config_name)
     experiment: Experiment | None = None
     with report.stage("config"):
         experiment = build(job.tree, job.where)
-    specs = {g: build_group(job.tree.get(g), g, job.where, []) for g in GROUPS}
-    report.sections["experiment"] = origins.values(specs)
+    specs: dict[str, Any] = {}
+    with report.stage("experiment"):
+        specs |= {g: build_group(job.tree.get(g), g, job.where, []) for g in GROUPS}
+        values(report, experiment, specs, Origins(job, config_name))
     if experiment is not None:
-        knobs(report, experiment, origins)
         devices(report, experiment)
-    task = specs["data"]
+    task = specs.get("data")
     if task is None or quick_check(task):
         return report
     examples = rows(report, task)
@@ -45,15 +46,17 @@ def examine(job: Composed, config_name: str = "run") -> Report:
             experiment.strategy.check_targets(context)
         if context is not None:
             tokens(report, context)
-            training(report, context)
+            training(report, context, experiment.config)
     return report
 
 
-def knobs(report: Report, e: Experiment, origins: Origins) -> None:
-    """Values that were set and that nothing reads."""
-    found = dead_knobs(e, origins)
-    report.sections["dead_knobs"] = as_rows(found)
-    verdicts.dead(report, found)
+def values(report: Report, e: Experiment | None, specs: dict[str, Any], origins: Origins) -> None:
+    """Every value with where it came from, and those that were set and that nothing reads."""
+    report.sections["experiment"] = origins.values(specs)
+    if e is not None:
+        found = dead_knobs(e, origins)
+        report.sections["dead_knobs"] = as_rows(found)
+        verdicts.dead(report, found)
 
 
 def devices(report: Report, e: Experiment) -> None:
@@ -78,11 +81,17 @@ def rows(report: Report, task: Task) -> Examples | None:
         # A bad row is a finding by now; the rest of the rows can still be looked at.
         rest = replace(task, on_bad_row="skip", max_bad_rows=sum(len(s.bad) for s in sources))
         examples = load_examples(rest)
-    if examples is None:
-        return None
-    splits = {"train": examples.train, "validation": examples.validation, "test": examples.test}
+    if examples is not None:
+        with report.stage("data"):
+            splits(report, task, examples)
+    return examples
+
+
+def splits(report: Report, task: Task, examples: Examples) -> None:
+    """Rows of each split: how many, twice on one side or on both, and how many of each label."""
+    found = {"train": examples.train, "validation": examples.validation, "test": examples.test}
     report.sections["rows"] = {
-        name: {"rows": len(found), **duplicates(found)} for name, found in splits.items()
+        name: {"rows": len(rows), **duplicates(rows)} for name, rows in found.items()
     }
     labels = Counter(row["label"] for row in examples.train if "label" in row)
     report.sections["labels"] = {name: labels[name] for name in examples.labels}
@@ -92,7 +101,6 @@ def rows(report: Report, task: Task) -> Examples | None:
     report.overlap = overlap([*examples.train, *carved], examples.test)
     verdicts_data.splits(report)
     verdicts_data.balance(report)
-    return examples
 
 
 def tokens(report: Report, context: Context) -> None:
@@ -114,28 +122,8 @@ def tokens(report: Report, context: Context) -> None:
             verdicts_tokens.tokens(report, splits[0])
 
 
-def training(report: Report, context: Context) -> None:
-    """What of the network trains, shown by one forward and backward."""
-    import pytorch_lightning as pl
+def training(report: Report, context: Context, config: RunConfig) -> None:
+    """What of the network trains, shown by one forward and backward where the run would be."""
+    from llmexp.doctor.training import Training
 
-    from llmexp.doctor import gradients
-    from llmexp.errors import Diverged
-
-    section: dict[str, Any] = {"trains": context.strategy.trains}
-    with report.stage("model"):
-        pl.seed_everything(context.seed, verbose=False)
-        few = gradients.small(context)
-        section["adapters"] = gradients.adapted_layers(context)
-        section["shapes_only"] = gradients.is_large(context)
-        net = gradients.network(few)
-        section["parameters"] = gradients.parameters(net)
-        report.sections["training"] = section
-        if any(p.requires_grad for p in net.parameters()) and not section["shapes_only"]:
-            silent = context.strategy.silent_at_first(net)
-            try:
-                step = gradients.one_step(net, few)
-            except Diverged as error:
-                report.add("diverged", "fails", str(error), "optim.learning_rate=1e-5")
-                return
-            section["gradients"] = gradients.judged(net, step, silent)
-            verdicts.gradients(report)
+    Training(report, context, config).look()

@@ -1,21 +1,21 @@
-"""What will train: parameters by group, and one forward and backward that shows where it learns."""
+"""What will train: one forward and backward that shows where it learns, and where it must not."""
 
 from __future__ import annotations
 
 import tempfile
 import warnings
+from contextlib import nullcontext
 from dataclasses import replace
-from itertools import groupby
 from typing import Any
+from zlib import crc32
 
 import pytorch_lightning as pl
 import torch
 from torch import nn
 
-from llmexp.config import Cache
+from llmexp.config import Cache, RunConfig
 from llmexp.context import Context
-from llmexp.jobs.record import count
-from llmexp.nets.architecture import blocks, empty_network, linear_paths, unwrapped
+from llmexp.nets.architecture import empty_network
 from llmexp.tasks.base import Row
 
 # Networks above this many parameters are looked at by their shape only, without weights.
@@ -24,12 +24,18 @@ ROWS, CHARACTERS = 4, 400
 
 
 class Gradients(pl.Callback):
-    """The norm of each parameter's gradient right after the backward pass; None where none is."""
+    """The norm of each parameter's gradient right after the backward pass, None where none is; and
+    which tensors the step changed."""
 
     def __init__(self, net: nn.Module) -> None:
         self.net = net
         self.norms: dict[str, float | None] = {}
         self.loss: float | None = None
+        self.before: dict[str, int] = {}
+        self.changed: set[str] = set()
+
+    def on_train_start(self, trainer: Any, module: Any) -> None:
+        self.before = checksums(self.net)
 
     def on_before_optimizer_step(self, trainer: Any, module: Any, optimizer: Any) -> None:
         for name, parameter in self.net.named_parameters():
@@ -41,6 +47,18 @@ class Gradients(pl.Callback):
     ) -> None:
         loss = trainer.callback_metrics.get("train/loss")
         self.loss = None if loss is None else float(loss)
+        after = checksums(self.net)
+        self.changed = {name for name, value in self.before.items() if after[name] != value}
+
+
+def checksums(net: nn.Module) -> dict[str, int]:
+    """Of every parameter and buffer, by its name."""
+    tensors = [*net.named_parameters(), *net.named_buffers()]
+    return {name: crc32(_bytes(tensor)) for name, tensor in tensors}
+
+
+def _bytes(tensor: torch.Tensor) -> Any:
+    return tensor.detach().contiguous().reshape(-1).view(torch.uint8).cpu().numpy()
 
 
 def small(context: Context) -> Context:
@@ -63,28 +81,36 @@ def _cut(row: Row) -> Row:
     return {k: v[:CHARACTERS] if k in ("text", "text_pair") else v for k, v in row.items()}
 
 
+def place(config: RunConfig) -> dict[str, Any]:
+    """The accelerator and the precision of the run, whichever group names them."""
+    given = {**config.trainer, **config.hardware}
+    return {name: given[name] for name in ("accelerator", "precision") if name in given}
+
+
 def is_large(context: Context) -> bool:
     total = sum(p.numel() for p in empty_network(context).parameters())
     return total > LARGEST["cuda" if torch.cuda.is_available() else "cpu"]
 
 
-def network(context: Context) -> Any:
-    """The network as the run would train it; of a large one its shape alone."""
+def network(context: Context) -> tuple[Any, set[str]]:
+    """The network as the run would train it, of a large one its shape alone; and the names of what
+    it never trains, such as positions that are computed."""
     strategy = context.strategy
-    if is_large(context):
-        with torch.device("meta"):
-            return strategy.adapt(empty_network(context), context)
-    return strategy.adapt(strategy.load(context), context)
+    with torch.device("meta") if is_large(context) else nullcontext():
+        net = empty_network(context) if is_large(context) else strategy.load(context)
+        fixed = {id(p) for p in net.parameters() if not p.requires_grad}
+        net = strategy.adapt(net, context)
+    return net, {name for name, p in net.named_parameters() if id(p) in fixed}
 
 
-def one_step(net: Any, context: Context) -> Gradients:
-    """Train one update of a few rows on a network that is then thrown away."""
+def one_step(net: Any, context: Context, where: dict[str, Any]) -> Gradients:
+    """Train one update of a few rows, `where` the run would, on a network to be thrown away."""
     found = Gradients(net)
     module = context.strategy.module(net, context)
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         trainer = pl.Trainer(
-            accelerator="auto",
+            **where,
             devices=1,
             max_steps=1,
             limit_train_batches=1,
@@ -102,85 +128,33 @@ def one_step(net: Any, context: Context) -> Gradients:
     return found
 
 
-def parameters(net: nn.Module) -> list[dict[str, Any]]:
-    """Parameters by the part of the network they belong to, trained and in all."""
-    place = Places(net)
-    rows: dict[str, dict[str, Any]] = {}
-    for name, parameter in net.named_parameters():
-        row = rows.setdefault(place.of(name), {"trained": 0, "total": 0})
-        size = count(parameter)
-        row["total"] += size
-        row["trained"] += size if parameter.requires_grad else 0
-    return _merged([{"group": group, **row} for group, row in rows.items()])
+def judged(net: nn.Module, meant: set[str]) -> dict[str, Any]:
+    """Which tensors train, against which are meant to."""
+    training = {name for name, p in net.named_parameters() if p.requires_grad}
+    return {
+        "tensors": sum(1 for _ in net.parameters()),
+        "meant": len(meant),
+        "trained": len(training),
+        "frozen_though_meant": sorted(meant - training),
+        "trained_though_not_meant": sorted(training - meant),
+    }
 
 
-class Places:
-    """Says of a parameter's name which part it is of: a block, adapters, embeddings, a head ..."""
-
-    def __init__(self, net: Any):
-        inner = unwrapped(net)
-        stack = blocks(net)
-        self.path = next(n for n, m in inner.named_modules() if m is stack)
-        self.prefix = "base_model.model." if inner is not net else ""
-        self.adapters = str(getattr(getattr(net, "base_model", None), "prefix", "")) or None
-
-    def of(self, name: str) -> str:
-        name = name.removeprefix(self.prefix)
-        kind = "adapters of block" if self.adapters and self.adapters in name else "block"
-        if name.startswith(f"{self.path}."):
-            return f"{kind} {name.removeprefix(f'{self.path}.').split('.')[0]}"
-        parents, parts = self.path.split("."), name.split(".")
-        depth = next((i for i, (a, b) in enumerate(zip(parents, parts, strict=False)) if a != b), 0)
-        place = ".".join(parts[: min(depth + 1, len(parts) - 1)])
-        return place if kind == "block" else f"adapters of {place}"
-
-
-def _merged(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Blocks that are alike in one row: `blocks 0-5`."""
-
-    def alike(row: dict[str, Any]) -> tuple[str, bool, bool]:
-        kind, _, number = row["group"].rpartition(" ")
-        is_block = number.isdigit()
-        return (kind if is_block else row["group"], row["trained"] > 0, is_block)
-
-    ordered = sorted(rows, key=lambda row: row["group"].startswith("adapters"))
-    merged = []
-    for (kind, _, is_block), run in groupby(ordered, key=alike):
-        same = list(run)
-        numbers = [row["group"].rpartition(" ")[2] for row in same]
-        several = is_block and len(same) > 1
-        group = f"{kind}s {numbers[0]}-{numbers[-1]}" if several else same[0]["group"]
-        total, trained = (sum(row[name] for row in same) for name in ("total", "trained"))
-        merged.append({"group": group, "trained": trained, "total": total})
-    return merged
-
-
-def judged(net: nn.Module, found: Gradients, silent: set[str]) -> dict[str, Any]:
-    """Which tensors got a gradient, against which should."""
-    trained = {name for name, p in net.named_parameters() if p.requires_grad}
+def after_a_step(net: nn.Module, meant: set[str], found: Gradients, silent: set[str]) -> Any:
+    """Which tensors got a gradient or another value, against which should."""
     moved = {name for name, norm in found.norms.items() if norm}
-    missing = sorted(trained - moved - silent)
+    trained = {name for name, p in net.named_parameters() if p.requires_grad}
     return {
         "loss": found.loss,
-        "tensors": len(found.norms),
-        "trained": len(trained),
         "with_gradient": len(trained & moved),
         "silent_by_design": len((trained & silent) - moved),
-        "without_gradient": missing,
-        "elsewhere": sorted(moved - trained),
+        "without_gradient": sorted(trained & meant - moved - silent),
+        "elsewhere": sorted(moved - meant),
+        "changed_elsewhere": sorted(found.changed - meant - _counters(net, meant)),
     }
 
 
-def adapted_layers(context: Context) -> dict[str, Any] | None:
-    """Which linear layers of the backbone get an adapter and which do not, by their names."""
-    targets = set(context.strategy.targets(context))
-    if not targets:
-        return None
-    paths = linear_paths(empty_network(context))
-    ends = sorted({path.rpartition(".")[2] for path in paths})
-    names = {end: [p in targets for p in paths if p.rpartition(".")[2] == end] for end in ends}
-    return {
-        "layers": len(paths),
-        "adapted": len(targets),
-        "by_name": {name: [sum(found), len(found)] for name, found in names.items()},
-    }
+def _counters(net: nn.Module, meant: set[str]) -> set[str]:
+    """Buffers of modules that are meant to train, which may count or average as they do."""
+    owners = {name: f"{name.rpartition('.')[0]}." for name, _ in net.named_buffers()}
+    return {name for name, owner in owners.items() if any(m.startswith(owner) for m in meant)}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from llmexp.doctor.page import Page
@@ -24,11 +24,15 @@ def _short(text: str, room: int) -> str:
 
 
 def rows(out: Page, report: Report) -> None:
-    found = report.overlap
     for name, counts in report.sections["rows"].items():
         said = f"{counts['rows']:,} rows, {counts['exact']} repeated byte for byte, "
         said += f"{counts['normalised']} once normalised"
         out.line(f"  {name:<11}", said)
+    if report.overlap:
+        _overlap(out, report.overlap)
+
+
+def _overlap(out: Page, found: dict[str, Any]) -> None:
     out.line(
         f"  {'overlap':<11}",
         f"test texts that stand in train: {found['exact']} byte for byte, "

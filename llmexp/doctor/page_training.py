@@ -22,7 +22,7 @@ def training(out: Page, report: Report) -> None:
         out.line((f"  {row['group']:<{room}} {row['total']:>15,}  {share}", style))
     if found.get("adapters"):
         _adapters(out, found["adapters"])
-    if "gradients" in found:
+    if "loss" in found.get("gradients", {}):
         _gradients(out, found["gradients"])
     elif found["shapes_only"]:
         out.wrapped("too large to load for a look: shapes only, no gradients")
@@ -54,7 +54,8 @@ def _gradients(out: Page, found: dict[str, Any]) -> None:
     frozen = found["tensors"] - found["trained"]
     out.wrapped(
         f"one forward and backward: {found['with_gradient']} of {found['trained']} trained tensors "
-        f"get a gradient, {len(found['elsewhere'])} of {frozen} frozen ones{loss}",
+        f"get a gradient; of {frozen} frozen ones {len(found['elsewhere'])} do and "
+        f"{len(found['changed_elsewhere'])} are changed by a step{loss}",
         "  ",
         "    ",
     )

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 from llmexp.configure.refusals import key_of
@@ -30,6 +32,14 @@ class Finding:
 def given(overrides: list[str]) -> dict[str, str]:
     """What a command line says, by key."""
     return {key_of(line): line.partition("=")[2] for line in overrides}
+
+
+def said(error: Exception) -> str:
+    """An error nobody planned for: its kind, its first line, and the line of code it came from."""
+    frames = traceback.extract_tb(error.__traceback__)
+    at = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}{': ' + lines[0] if lines else ''}{at}"
 
 
 @dataclass
@@ -60,7 +70,7 @@ class Report:
 
     @contextmanager
     def stage(self, id: str) -> Iterator[None]:
-        """A user's mistake inside ends the stage as a finding, not the doctor."""
+        """Whatever goes wrong inside ends the stage as a finding, not the doctor."""
         try:
             yield
         except ConfigError as error:
@@ -68,6 +78,9 @@ class Report:
                 self.add(id, "fails", complaint, fix_in(complaint, self.given))
         except UserError as error:
             self.add(id, "fails", str(error), fix_in(str(error), self.given))
+        except Exception as error:
+            # A library may raise anything; the run would end by it too, and the rest can be told.
+            self.add(id, "fails", f"the stage {id} broke: {said(error)}", None)
 
     def as_json(self) -> dict[str, Any]:
         return {

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from llmexp.doctor.knobs import DeadKnob
 from llmexp.doctor.origins import COMMAND_LINE
 from llmexp.doctor.report import Report
@@ -19,31 +17,3 @@ def dead(report: Report, knobs: list[DeadKnob]) -> None:
         verb = "changes" if len(keys) == 1 else "change"
         fix = f"leave out {names}" if origin == COMMAND_LINE else f"remove {names} from {origin}"
         report.add("dead_knob", "warning", f"{origin}: {names} {verb} nothing: {reason}", fix)
-
-
-def gradients(report: Report) -> None:
-    """Gradients where none should be, or none where one should."""
-    found: dict[str, Any] = report.sections["training"]["gradients"]
-    missing, elsewhere = found["without_gradient"], found["elsewhere"]
-    if missing and found["with_gradient"] == 0:
-        report.add(
-            "no_gradient",
-            "fails",
-            f"none of the {found['trained']} trained tensors gets a gradient",
-            "optim.weight_decay=0.0 strategy=full_finetune",
-        )
-    elif missing:
-        report.add(
-            "no_gradient",
-            "warning",
-            f"{len(missing)} of {found['trained']} trained tensors get no gradient: "
-            f"{', '.join(missing[:3])}{' ...' if len(missing) > 3 else ''}",
-            "none is needed where the network does not use them; else strategy=full_finetune",
-        )
-    if elsewhere:
-        report.add(
-            "gradient_elsewhere",
-            "fails",
-            f"{len(elsewhere)} frozen tensors get a gradient: {', '.join(elsewhere[:3])}",
-            "strategy=full_finetune trains them on purpose",
-        )

@@ -18,15 +18,18 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from llmexp.errors import ConfigError, UserError
-from llmexp.jobs import changes
+from llmexp.jobs import advice, changes
 from llmexp.jobs.launch import end_with_parent, is_first
+from llmexp.jobs.lock import FILE as LOCK
 from llmexp.jobs.lock import FolderLock
 from llmexp.jobs.outcome import Stopped
 from llmexp.jobs.results import (
     EXIT_CODES,
     begun,
+    is_full,
     mark_stopped,
     read_result,
+    reserve,
     write_atomic,
     write_result,
 )
@@ -40,12 +43,30 @@ def command(folder: Path) -> list[str]:
     return [sys.executable, "-m", "llmexp.jobs.job", str(folder)]
 
 
-def prepare(cfg: DictConfig, hydra: DictConfig) -> Path:
-    """Write the resolved config into the folder Hydra made; refuses a folder that holds a run."""
+def prepare(cfg: DictConfig, hydra: DictConfig, keep: bool = False) -> Path:
+    """Write the resolved config into the folder Hydra made; refuses a folder that holds a run.
+
+    `keep` leaves the folder locked for the job that replaces this process: what it runs is what
+    was written here.
+    """
     folder = Path(hydra.runtime.output_dir)
     tree = recorded(cfg)
-    for file in (*folder.rglob("*.yaml"), *folder.parent.glob("multirun.yaml")):
-        scrub(file)  # Hydra's own record of the overrides
+    with FolderLock(folder) as lock:
+        for file in (*folder.rglob("*.yaml"), *folder.parent.glob("multirun.yaml")):
+            scrub(file)  # Hydra's own record of the overrides
+        try:
+            _write(folder, tree, hydra)
+        except OSError as error:
+            if not is_full(error):
+                raise
+            raise UserError(advice.room(folder, error)) from error
+        if keep:
+            lock.keep()
+    return folder
+
+
+def _write(folder: Path, tree: dict[str, Any], hydra: DictConfig) -> None:
+    """The config and the first result of a run, where none is there that it would not continue."""
     if (folder / "result.json").exists() and tree["resume"] == "never":
         raise UserError(
             f"{folder} holds a run already; say resume=auto to continue it, or choose another "
@@ -55,18 +76,17 @@ def prepare(cfg: DictConfig, hydra: DictConfig) -> Path:
     launch = {
         "overrides": overrides,
         "sweep": hydra.mode.name == "MULTIRUN",
-        "made": not any(folder.iterdir()),
+        "made": all(path.name == LOCK for path in folder.iterdir()),
     }
     text = OmegaConf.to_yaml({**tree, "launch": launch})
-    with FolderLock(folder):
-        if (folder / CONFIG).is_file():
-            written: Any = OmegaConf.to_container(OmegaConf.create(text))
-            written.pop("launch")
-            changes.check(folder, read_config(folder)[0], written)
-        write_atomic(folder / CONFIG, text)
-        if not (folder / "result.json").exists():
-            write_result(folder, begun(folder, tree, overrides))
-    return folder
+    if (folder / CONFIG).is_file():
+        written: Any = OmegaConf.to_container(OmegaConf.create(text))
+        written.pop("launch")
+        changes.check(folder, read_config(folder)[0], written)
+    reserve(folder)
+    write_atomic(folder / CONFIG, text)
+    if not (folder / "result.json").exists():
+        write_result(folder, begun(folder, tree, overrides))
 
 
 def read_config(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -91,9 +111,10 @@ def main(argv: list[str]) -> int:
     if len(argv) != 1:
         raise UserError("usage: llmexp job FOLDER")
     folder = Path(argv[0]).resolve()
-    tree, launch = read_config(folder)
+    read_config(folder)  # or it is no run folder, and gets no lock
     # The lock comes first: what follows writes into the folder however it ends.
     with FolderLock(folder) if is_first() else nullcontext(), Signals() as signals:
+        tree, launch = read_config(folder)
         signals.last_words = partial(mark_stopped, folder)
         try:
             signals.release()

@@ -19,6 +19,12 @@ def train_only(net: nn.Module, modules: Iterable[nn.Module]) -> None:
         module.requires_grad_(True)
 
 
+def names_in(net: nn.Module, modules: Iterable[nn.Module]) -> set[str]:
+    """The names that the parameters of these modules have in the network."""
+    inside = {id(parameter) for module in modules for parameter in module.parameters()}
+    return {name for name, parameter in net.named_parameters() if id(parameter) in inside}
+
+
 def has_parameters(module: nn.Module) -> bool:
     return any(True for _ in module.parameters())
 

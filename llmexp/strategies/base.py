@@ -87,6 +87,11 @@ class Strategy:
         """Freeze, wrap, or leave."""
         return net
 
+    def meant(self, net: nn.Module, context: Context) -> set[str] | None:
+        """Names of the parameters of the adapted network that are to train, which the doctor
+        compares with those that do; None declares nothing."""
+        return None
+
     def data(self, context: Context, net: nn.Module) -> pl.LightningDataModule:
         """Batches of tokens, with a frozen prefix's states computed once where there is one."""
         from llmexp.data.prefix import token_data

@@ -91,6 +91,9 @@ class FeatureBased(Strategy):
             classifier = TorchClassifier(self.classifier, width, classes, self.hidden, self.dropout)
         return FeatureNet(net.requires_grad_(False).eval(), classifier)
 
+    def meant(self, net: nn.Module, context: Context) -> set[str] | None:
+        return {name for name, _ in net.named_parameters() if name.startswith("classifier.")}
+
     def data(self, context: Context, net: Any) -> pl.LightningDataModule:
         from llmexp.data.features import FeatureData
 

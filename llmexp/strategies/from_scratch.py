@@ -68,6 +68,9 @@ class FromScratch(Strategy):
     def load(self, context: Context) -> nn.Module:
         return context.model.random(context.task.auto_class(), context.config)
 
+    def meant(self, net: nn.Module, context: Context) -> set[str] | None:
+        return {name for name, _ in net.named_parameters()}
+
 
 def has_tokenizer(model: HFModel) -> bool:
     """Whether the checkpoint brings one; a hub id is taken to."""

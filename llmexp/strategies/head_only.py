@@ -25,3 +25,8 @@ class HeadOnly(Strategy):
 
         train_only(net, head_modules(net))
         return net
+
+    def meant(self, net: nn.Module, context: Context) -> set[str] | None:
+        from llmexp.nets.freezing import head_modules, names_in
+
+        return names_in(net, head_modules(net))

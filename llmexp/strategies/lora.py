@@ -110,6 +110,12 @@ class LoRA(Strategy):
 
         return get_peft_model(net, self.peft_config(net, context))
 
+    def meant(self, net: nn.Module, context: Context) -> set[str] | None:
+        """Adapters on the targets, and what is trained whole beside them."""
+        places = tuple(f"base_model.model.{path}.lora_" for path in self.targets(context))
+        names = (name for name, _ in net.named_parameters())
+        return {n for n in names if n.startswith(places) or ".modules_to_save." in n}
+
     def peft_config(self, net: nn.Module, context: Context) -> LoraConfig:
         """The adapters for this network; what the checkpoint lacks is trained whole beside them."""
         from peft import LoraConfig, TaskType

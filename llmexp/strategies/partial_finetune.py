@@ -32,9 +32,19 @@ class PartialFinetune(Strategy):
             )
 
     def adapt(self, net: nn.Module, context: Context) -> nn.Module:
+        from llmexp.nets.freezing import train_only
+
+        train_only(net, self._top(net))
+        return net
+
+    def meant(self, net: nn.Module, context: Context) -> set[str] | None:
+        from llmexp.nets.freezing import names_in
+
+        return names_in(net, self._top(net))
+
+    def _top(self, net: nn.Module) -> list[nn.Module]:
         from llmexp.nets.architecture import blocks
-        from llmexp.nets.freezing import beside_blocks, head_modules, train_only
+        from llmexp.nets.freezing import beside_blocks, head_modules
 
         top = list(blocks(net))[-self.top_blocks :]
-        train_only(net, [*top, *beside_blocks(net)[1], *head_modules(net)])
-        return net
+        return [*top, *beside_blocks(net)[1], *head_modules(net)]

@@ -84,6 +84,9 @@ class Prompting(Strategy):
     def adapt(self, net: nn.Module, context: Context) -> nn.Module:
         return net.requires_grad_(False).eval()
 
+    def meant(self, net: nn.Module, context: Context) -> set[str] | None:
+        return set()
+
     def module(self, net: nn.Module, context: Context) -> Any:
         from llmexp.modules.prompting.generation import Generation, ShownGeneration
         from llmexp.modules.prompting.likelihood import LabelLikelihood

@@ -6,14 +6,18 @@ import json
 import os
 import socket
 import time
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
 from llmexp.errors import UserError
 from llmexp.jobs.results import write_atomic
+
+if TYPE_CHECKING:
+    from llmexp.sweeps.job import Job
 
 FILE = "sweep.json"
 GOOD = ("completed", "pruned")
@@ -55,11 +59,14 @@ class Board:
         return [Entry(**line) for line in self.read().get("jobs", [])]
 
     def open(self, overrides: list[str]) -> None:
-        """A start of the sweep: what was pending or running belongs to the past."""
+        """A start of the sweep; what earlier ones, also cut off ones, knew of its jobs is kept."""
         self.folder.mkdir(parents=True, exist_ok=True)
         state = {"schema": 1, "status": "running", "overrides": overrides, "started": time.time()}
         state |= {"pid": os.getpid(), "host": socket.gethostname(), "ended": None, "signal": 0}
-        self._write({**state, "jobs": [], "earlier": self.read().get("jobs", [])})
+        before = self.read()
+        lines = [*before.get("earlier", []), *before.get("jobs", [])]
+        known = {line["name"]: _to_come(line) for line in lines}
+        self._write({**state, "jobs": [], "earlier": list(known.values())})
 
     def tell(self, **facts: Any) -> None:
         """Facts about the sweep as a whole."""
@@ -80,13 +87,20 @@ class Board:
         self._write({**state, "status": status, "ended": time.time()})
         return code
 
-    def plan(self, entries: list[Entry]) -> None:
-        """Show jobs that are to come; one that ran in an earlier start keeps its history."""
+    def plan(self, jobs: Iterable[Job]) -> None:
+        """Show jobs that are to come; one that ran in an earlier start keeps its history.
+
+        One that is complete is shown as that at once: it will not be run, and takes no time.
+        """
+        jobs = list(jobs)
+        for job in jobs:
+            if job.complete:
+                job.learn()
         with self._locked():
             state = self.read()
             earlier = {line["name"]: line for line in state.get("earlier", [])}
             lines = {line["name"]: line for line in state["jobs"]}
-            for entry in entries:
+            for entry in (job.entry for job in jobs):
                 before = earlier.get(entry.name)
                 if before is not None and before["identity"] == entry.identity:
                     entry.starts, entry.seconds = before["starts"], before["seconds"]
@@ -114,6 +128,11 @@ class Board:
 
     def _write(self, state: dict[str, Any]) -> None:
         write_atomic(self.path, json.dumps(state, indent=2, ensure_ascii=False) + "\n")
+
+
+def _to_come(line: dict[str, Any]) -> dict[str, Any]:
+    """What an earlier start wrote of a job, as it is when the sweep is started again."""
+    return line if line["status"] in GOOD else {**line, "status": "pending", "reason": None}
 
 
 def claim(folder: Path) -> FileLock:

@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from llmexp.errors import UserError
 from llmexp.jobs import job as run_job
-from llmexp.jobs.results import is_finished, read_result, write_result
+from llmexp.jobs.results import is_finished, mark_dead, read_result, write_result
 from llmexp.sweeps.board import GOOD, Entry
 from llmexp.sweeps.identity import identity
 from llmexp.sweeps.names import tree_of
@@ -33,10 +33,17 @@ class Job:
     @property
     def result(self) -> dict[str, Any]:
         """What its run has left so far; {} where that is nothing, or of another experiment."""
-        ours = (self.folder / run_job.CONFIG).is_file() and (
-            identity(run_job.read_config(self.folder)[0]) == self.entry.identity
-        )
-        return read_result(self.folder) if ours else {}
+        return {} if self.stranger() else read_result(self.folder)
+
+    def stranger(self) -> str | None:
+        """Why what lies in its folder is not its own; None where it is."""
+        another = "give another hydra.sweep.dir, or leave hydra.sweep.subdir out"
+        try:
+            tree, _ = run_job.read_config(self.folder)
+        except UserError as error:
+            return f"{error}; {another}"
+        same = identity(tree) == self.entry.identity
+        return None if same else f"{self.folder} holds another experiment; {another}"
 
     @property
     def complete(self) -> bool:
@@ -49,11 +56,8 @@ class Job:
 
     def prepare(self) -> None:
         """Write its config; a run that was cut off, or failed, goes on in its folder."""
-        if read_result(self.folder) and not self.result:
-            raise UserError(
-                f"{self.folder} holds another experiment; give another hydra.sweep.dir, or leave "
-                "hydra.sweep.subdir out"
-            )
+        if read_result(self.folder) and (why := self.stranger()):
+            raise UserError(why)
         config = copy.deepcopy(self.config)
         self.folder.mkdir(parents=True, exist_ok=True)
         OmegaConf.set_readonly(config.hydra.runtime, False)
@@ -68,6 +72,23 @@ class Job:
         if is_finished(result):
             # Should this start die without a word, the end of the last one is not its own.
             write_result(self.folder, {**result, "status": "running", "reason": None})
+
+    def end(self, code: int, pruned: str | None) -> None:
+        """Its process has ended: learn how, and write it down where its run could not.
+
+        Whatever became of its files meanwhile is its own failure, and no other job's.
+        """
+        try:
+            if why := self.stranger():
+                raise UserError(f"its folder was changed while it ran: {why}")
+            result = read_result(self.folder)
+            if not is_finished(result):
+                result = mark_dead(self.folder, code, self.folder / "console.log")
+            if pruned is not None and result["status"] != "completed":
+                write_result(self.folder, {**result, "status": "pruned", "reason": pruned})
+            self.learn()
+        except (UserError, OSError) as error:
+            self.entry.status, self.entry.reason = "failed", str(error)
 
     def learn(self) -> None:
         """Take status, reason and test metrics from its run into its entry."""

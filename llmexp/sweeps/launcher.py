@@ -58,7 +58,7 @@ class SweepLauncher(Launcher):
         (self.folder / "multirun.yaml").unlink(missing_ok=True)
         composed = [self.compose(line, initial_job_idx + i) for i, line in enumerate(job_overrides)]
         jobs = {job.entry.name: job for job in composed}
-        self.board.plan([job.entry for job in jobs.values()])
+        self.board.plan(jobs.values())
         if not self.stopped:
             self.stopped = Pool(self.board, self).run(iter(jobs.values()))
         return [outcome(job) for job in composed]

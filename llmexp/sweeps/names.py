@@ -21,6 +21,11 @@ if TYPE_CHECKING:
 
 VARIABLE = "LLMEXP_SWEEP"
 READABLE = 60
+# How a sweep is carried out, and how far, makes no other sweep of it.
+CARRIED_OUT = (
+    *("hydra.launcher.", "hydra/launcher.", "hydra.sweep.", "hydra.run.", "hydra.job."),
+    *("hydra.sweeper.n_trials.", "hydra.sweeper.prune.", "hydra.sweeper.startup_trials."),
+)
 HASH = 6
 
 
@@ -43,10 +48,8 @@ def _masked(key: str, value: str) -> str:
 def sweep_name(overrides: Sequence[str], *places: str | None) -> str:
     """The name of the sweep that these overrides ask for, whatever their order."""
     pairs = [override(line) for line in overrides if line.partition("=")[1]]
-    # How a sweep is carried out makes no other sweep of it.
-    carried = ("hydra.launcher", "hydra/launcher", "hydra.sweep", "hydra.run", "hydra.job")
     pairs = [p for p in pairs if p[0].split(".")[0] not in NOISE - {"hydra"}]
-    pairs = [p for p in pairs if not p[0].startswith(carried)]
+    pairs = [p for p in pairs if not f"{p[0]}.".startswith(CARRIED_OUT)]
     several = re.compile(r",|^(range|interval|choice|glob|tag|shuffle|sort)\(")
     swept = [p for p in pairs if p[0] == "sweep" or several.search(p[1])]
     return _named(swept or pairs, repr((sorted(pairs), *places)), "sweep")

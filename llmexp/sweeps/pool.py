@@ -11,7 +11,6 @@ from types import FrameType
 from typing import Any, Protocol
 
 from llmexp.errors import UserError
-from llmexp.jobs.results import is_finished, mark_dead, read_result, write_result
 from llmexp.sweeps import orphans
 from llmexp.sweeps.board import Board
 from llmexp.sweeps.job import Job
@@ -128,13 +127,8 @@ class Pool:
         if code is None:
             return False
         self.running.remove(one)
-        folder, entry = one.job.folder, one.job.entry
-        result = read_result(folder)
-        if not is_finished(result):
-            result = mark_dead(folder, code, folder / "console.log")
-        if one.pruned is not None and result["status"] != "completed":
-            write_result(folder, {**result, "status": "pruned", "reason": one.pruned})
-        one.job.learn()
+        one.job.end(code, one.pruned)
+        entry = one.job.entry
         entry.seconds = round(time.monotonic() - one.began, 3)
         why = f": {entry.reason}" if entry.reason else ""
         self._say(one.job, f"{entry.status}{why} ({entry.seconds:.0f} s)")

@@ -66,7 +66,7 @@ class Search(Sweeper):
         for number, values in trials.open():
             job = self.runner.compose(lines(fixed, values), number)
             trials.expect(job, number)
-            self.runner.board.plan([job.entry])
+            self.runner.board.plan([job])
             yield job
 
     def _ended(self, job: Job) -> None:

@@ -33,7 +33,7 @@ def one_job(cfg: DictConfig) -> float | None:
         config.hydra = HydraConfig.get()
     job = Job(config, Path(str(HydraConfig.get().sweep.dir)))
     board = Board(job.folder.parent)
-    board.plan([job.entry])
+    board.plan([job])
     asked = Pool(board, Local()).run(iter([job]))
     if asked:
         raise SystemExit(128 + asked)

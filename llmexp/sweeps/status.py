@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.text import Text
 
 from llmexp.errors import UserError
+from llmexp.jobs.events import events
 from llmexp.jobs.results import read_result
 from llmexp.sweeps.board import FILE, Board
 from llmexp.sweeps.orphans import runs_in
@@ -50,6 +51,8 @@ def _parser() -> argparse.ArgumentParser:
 def state_of(folder: Path) -> State:
     """The jobs as they are now, also where a killed sweep could not write it down."""
     state = Board(folder).read() or _single(folder)
+    # Between a start and the composing of its jobs: those of the starts before it.
+    state["jobs"] = state["jobs"] or state.get("earlier", [])
     alive = state["status"] == "running" and _alive(state)
     if state["status"] == "running" and not alive:
         state["status"] = "cut off"
@@ -87,10 +90,7 @@ def _alive(state: State) -> bool:
 
 def progress(folder: Path) -> State:
     """How far a running job has come, by the last lines of its `metrics.jsonl`."""
-    path = folder / "metrics.jsonl"
-    text = path.read_text(encoding="utf-8") if path.is_file() else ""
-    # The last line may be half written.
-    lines = [json.loads(line) for line in text.split("\n")[:-1] if line.strip()]
+    lines = events(folder / "metrics.jsonl")
     values = {k: v for line in lines for k, v in line.items() if k.startswith(("val/", "test/"))}
     return {"step": lines[-1]["step"] if lines else 0, "values": values}
 

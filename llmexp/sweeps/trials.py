@@ -14,6 +14,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
 from llmexp.errors import UserError
+from llmexp.jobs.events import whole_lines
 from llmexp.jobs.results import read_result
 from llmexp.sweeps.settings import Settings
 from llmexp.sweeps.space import Space
@@ -144,10 +145,9 @@ def numbers(result: dict[str, Any]) -> dict[str, float]:
 
 def validations(folder: Path, key: str) -> list[float]:
     """What a run has measured so far, one value a validation, from its `metrics.jsonl`."""
-    path = folder / "metrics.jsonl"
-    text = path.read_text(encoding="utf-8") if path.is_file() else ""
-    lines = [json.loads(line) for line in text.split("\n")[:-1] if f'"{key}"' in line]
-    return [line[key] for line in lines if line.get(key) is not None]
+    lines = whole_lines(folder / "metrics.jsonl")
+    found = [json.loads(line) for line in lines if f'"{key}"' in line]
+    return [event[key] for event in found if event.get(key) is not None]
 
 
 def repaired(path: Path) -> Path:

@@ -210,6 +210,10 @@ class Task:
     def prepare(self, tokenizer: PreTrainedTokenizerBase) -> None:
         """Set on the tokenizer what the task needs and its saved copy should carry."""
 
+    def remarks(self, tokenizer: PreTrainedTokenizerBase) -> list[str]:
+        """What a user should know of how a prepared tokenizer writes this task's rows."""
+        return []
+
     def auto_class(self) -> Any:
         """The transformers Auto class of a network trained on this task."""
         raise NotImplementedError

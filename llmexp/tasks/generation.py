@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from llmexp.config import NonNegativeFloat, NonNegativeInt, PositiveInt, spec
+from llmexp.data.shortened import without_beginning
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,12 +34,14 @@ class Generation:
         """An answer for each prompt of token ids, in order; it ends before a stop token.
 
         Prompt and answer together stay within `longest` tokens: a prompt too long loses its
-        beginning. The same prompts give the same answers, whatever ran before.
+        beginning but for BOS, as in training. The same prompts give the same answers, whatever
+        ran before.
         """
         import torch
 
         new = min(self.max_new_tokens, max(1, longest // 2))
-        cut = [ids[-(longest - new) :] for ids in prompts]
+        room, bos = max(1, longest - new), tokenizer.bos_token_id
+        cut = [without_beginning(ids, max(0, len(ids) - room), bos)[0] for ids in prompts]
         order = sorted(range(len(cut)), key=lambda i: -len(cut[i]))
         answers = [""] * len(cut)
         devices = [net.device] if net.device.type == "cuda" else []

@@ -6,6 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from llmexp.config import spec
+from llmexp.data.shortened import cut_prompt
 from llmexp.errors import UserError
 from llmexp.tasks.base import IGNORE, Encoded, Examples, Row
 from llmexp.tasks.decoder import DecoderTask
@@ -66,6 +67,16 @@ class Instruction(DecoderTask):
         from llmexp.data.templates import install
 
         install(tokenizer, self.template)
+
+    def remarks(self, tokenizer: PreTrainedTokenizerBase) -> list[str]:
+        from llmexp.data.templates import writes_date
+
+        if not writes_date(tokenizer):
+            return []
+        return [
+            "data.template: the template writes the day's date into every conversation "
+            "(strftime_now), so runs of two days differ; a jinja file with a fixed date would not"
+        ]
 
     def encode(
         self,
@@ -178,20 +189,3 @@ class Instruction(DecoderTask):
         from llmexp.tasks.written_scores import written_scores
 
         return written_scores(answers)
-
-
-def cut_prompt(
-    ids: list[int], marks: list[int], excess: int, bos: int | None
-) -> tuple[list[int], list[int]] | None:
-    """The conversation without its first `excess` tokens (BOS stays), the last answer whole.
-
-    An earlier answer in which the rest begins is no longer learned; None where the last would be
-    cut, or be left without a prompt.
-    """
-    head = 1 if bos is not None and ids[0] == bos else 0
-    start = head + excess
-    if max(marks) <= 0 or start >= marks.index(max(marks)):
-        return None
-    begun = marks[start] if marks[start] > 0 else None
-    kept = [0 if mark == begun else mark for mark in marks[start:]]
-    return ids[:head] + ids[start:], [0] * head + kept

@@ -26,8 +26,17 @@ class Tracking:
         raise NotImplementedError
 
     def callbacks(self, folder: Path) -> list[pl.Callback]:
-        """What it wants to be told of beside curves; called after `logger`."""
-        return []
+        """What it wants to be told of beside curves; called after `logger`.
+
+        A process that goes on with a run tells first what happened before it.
+        """
+        from llmexp.callbacks.resend import Resend
+
+        return [Resend(folder, self.known())] if begun(folder) else []
+
+    def known(self) -> int:
+        """The last step that it knows of from earlier processes of the run."""
+        return -1
 
     def finish(self, result: dict[str, Any], module: Any | None) -> None:
         """The run has ended and `result.json` is written; first process only.
@@ -41,6 +50,11 @@ class Tracking:
             logger.log_metrics(numbers(result), step=module.trainer.global_step)
             logger.save()
             logger.finalize("success" if result["status"] == "completed" else "failed")
+
+
+def begun(folder: Path) -> bool:
+    """Whether an earlier process of this run has trained already."""
+    return (folder / "metrics.jsonl").is_file()
 
 
 def numbers(result: dict[str, Any]) -> dict[str, Any]:

@@ -4,7 +4,7 @@ import importlib.util
 from typing import TYPE_CHECKING, Any
 
 from llmexp.config import spec
-from llmexp.tracking.base import Tracking
+from llmexp.tracking.base import Tracking, begun
 
 if TYPE_CHECKING:
     from llmexp.configure.preflight import Experiment
@@ -23,6 +23,9 @@ class TensorBoard(Tracking):
     def logger(self, experiment: Experiment, context: Context) -> Any:
         from pytorch_lightning.loggers import TensorBoardLogger
 
+        # Of the files that killed processes left only their beginnings are whole: TensorBoard
+        # forgets them, and is told everything again.
+        again: dict[str, Any] = {"purge_step": 0} if begun(context.folder) else {}
         return TensorBoardLogger(
-            context.folder, name="tensorboard", version="", default_hp_metric=False
+            context.folder, name="tensorboard", version="", default_hp_metric=False, **again
         )

@@ -11,6 +11,7 @@ from llmexp.config import NonNegativeInt, spec
 from llmexp.errors import UserError
 from llmexp.jobs.job import read_config
 from llmexp.jobs.launch import is_first
+from llmexp.jobs.results import write_atomic
 from llmexp.secrets import masked
 from llmexp.tracking.artifacts import publish
 from llmexp.tracking.base import Tracking, numbers
@@ -62,15 +63,16 @@ class Wandb(Tracking):
         return WandbLogger(experiment=run, save_dir=context.folder)
 
     def callbacks(self, folder: Path) -> list[pl.Callback]:
-        import wandb
-
-        from llmexp.callbacks.resend import Resend
         from llmexp.callbacks.samples import Samples
 
         found: list[pl.Callback] = [Samples(folder, self.samples)] if self.samples else []
-        if wandb.run is None or not (folder / "metrics.jsonl").is_file():
-            return found
-        return [*found, Resend(folder, wandb.run)]
+        return [*found, *Tracking.callbacks(self, folder)]
+
+    def known(self) -> int:
+        """A run that is resumed online has the steps that were sent."""
+        import wandb
+
+        return -1 if wandb.run is None else int(wandb.run.summary.get("trainer/global_step", -1))
 
     def _settings(self, e: Experiment, folder: Path) -> dict[str, Any]:
         """What W&B is told about this job."""
@@ -139,10 +141,13 @@ class Wandb(Tracking):
 def run_id(folder: Path) -> str:
     """The W&B id of this run folder; a resumed run keeps it."""
     path = folder / "wandb" / "id"
-    if not path.is_file():
+    # A run that is killed while it writes its id leaves an empty file.
+    known = path.read_text(encoding="utf-8").strip() if path.is_file() else ""
+    if not known:
+        known = secrets.token_hex(4)
         path.parent.mkdir(exist_ok=True)
-        path.write_text(secrets.token_hex(4), encoding="utf-8")
-    return path.read_text(encoding="utf-8")
+        write_atomic(path, known)
+    return known
 
 
 def summary(result: dict[str, Any]) -> dict[str, Any]:
