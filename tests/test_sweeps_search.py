@@ -19,8 +19,8 @@ from optuna.trial import TrialState
 
 from llmexp.jobs.results import read_result
 from llmexp.metrics import direction
+from llmexp.sweeps.journal import repaired
 from llmexp.sweeps.space import Choice, Range, leaves, probes
-from llmexp.sweeps.trials import repaired
 
 ROOT = Path(__file__).resolve().parents[1]
 PLUGINS = ROOT / "tests" / "plugins"
@@ -154,6 +154,35 @@ def test_a_trial_worse_than_the_median_is_pruned_and_that_is_no_failure(tmp_path
     states = [trial.state for trial in study(tmp_path).trials]
     assert states.count(TrialState.PRUNED) == len(pruned)
     assert states.count(TrialState.COMPLETE) == 8 - len(pruned)
+
+
+def test_workers_of_one_study_share_its_trials_and_one_may_be_killed(tmp_path: Path) -> None:
+    """Processes that know nothing of each other: exactly so many trials, and none lost or twice."""
+    words = ["hydra.sweeper.n_trials=9", "hydra.sweeper.prune=false"]
+    file = tmp_path / "search" / "sweep.json"
+    workers = [started(tmp_path, *words, seconds=0.5)]
+    while not (file.exists() and board(tmp_path)["jobs"]):
+        assert workers[0].poll() is None
+        time.sleep(0.05)
+    workers += [started(tmp_path, *words, seconds=0.5) for _ in range(2)]
+    while len(board(tmp_path)["workers"]) < 3 or "running" not in statuses(tmp_path):
+        assert workers[1].poll() is None or workers[2].poll() is None
+        time.sleep(0.05)
+    workers[0].kill()
+    said = [done(worker) for worker in workers[1:]]
+    trials = study(tmp_path).trials
+    assert [trial.number for trial in trials] == list(range(9))
+    assert all(trial.state == TrialState.COMPLETE for trial in trials)
+    state = board(tmp_path)
+    assert state["status"] == "completed" and statuses(tmp_path) == ["completed"] * 9
+    assert len({job["name"] for job in state["jobs"]}) == 9
+    # One trial at most was cut off with its worker; whoever found it did it again.
+    assert 9 <= sum(job["starts"] for job in state["jobs"]) <= 10
+    assert all("] started" in text for text in said)
+
+
+def statuses(cwd: Path) -> list[str]:
+    return [job["status"] for job in board(cwd)["jobs"]]
 
 
 def test_more_trials_go_on_with_the_same_study(tmp_path: Path) -> None:
