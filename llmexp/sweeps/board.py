@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
-from llmexp.jobs.results import write_atomic
+from llmexp.jobs.results import write_atomic, written
 from llmexp.sweeps.claim import Claim
 from llmexp.sweeps.journal import FILE as JOURNAL
 from llmexp.sweeps.journal import repaired
@@ -146,7 +146,7 @@ class Board:
         return FileLock(self.folder / ".sweep.json.lock")
 
     def _write(self, state: dict[str, Any]) -> None:
-        write_atomic(self.path, json.dumps(state, indent=2, ensure_ascii=False) + "\n")
+        write_atomic(self.path, written(state))
 
 
 def _me() -> dict[str, Any]:
