@@ -26,6 +26,7 @@ USAGE_EXIT = 2
 def entry(*first: str) -> None:
     """Process entry point of `llmexp` and `run.py`; exits with a code of docs/faults.md."""
     masked_stream.install()
+    launch.keep_path()
     try:
         with Signals(last_seconds=10.0):
             code = main([*first, *sys.argv[1:]])
@@ -67,40 +68,43 @@ def _overview() -> str:
 
 def run(argv: list[str]) -> int:
     """Run an experiment, or a sweep with -m: llmexp run strategy=lora model=minilm seed=1"""
-    from hydra._internal.utils import get_args_parser
-
+    from llmexp.configure import arguments
     from llmexp.configure.compose import open_keys
 
-    # Intermixed: Hydra's own parser refuses `a=1 -m b=2,3`.
-    args = get_args_parser().parse_intermixed_args(argv)
-    flags = [word for word in argv if word not in args.overrides]
+    args = arguments.parsed(argv)
+    if args.help:
+        print(arguments.usage(args.config_dir))
+        return 0
+    if args.shell_completion:
+        return _show(args)
     args.overrides = open_keys(args.overrides)
-    argv = [*flags, *args.overrides]
-    if args.help or args.hydra_help or args.shell_completion:
-        return _hand_over(argv)
     jobs = _compose(args)
     if args.cfg or args.info:
-        return _hand_over(argv)
-    checked = _check(jobs, args.config_name or "run")
+        return _show(args)
+    checked = _check(jobs, args.config_name)
     if checked is not None:
         return checked
     if launch.started_from_outside() > 1:
         _join(args)
     if jobs[0].sweeps:
-        return _sweep(argv, args.overrides, jobs)
-    return _hand_over(argv)
+        return _sweep(args, jobs)
+    return _hand_over(args, "hydra.mode=RUN")
 
 
-def _sweep(argv: list[str], overrides: list[str], jobs: list[Composed]) -> int:
+def _sweep(args: argparse.Namespace, jobs: list[Composed]) -> int:
     """Run the jobs of a sweep in its folder, then show what became of each."""
     from llmexp.sweeps.names import tell_apart
+    from llmexp.sweeps.search import Search
+    from llmexp.sweeps.settings import is_a
     from llmexp.sweeps.start import board_of
     from llmexp.sweeps.table import show
 
-    with board_of(Path(jobs[0].hydra["sweep"]["dir"]), overrides) as board:
-        _hand_over([*argv, tell_apart(jobs)])
-        if refused := board.read().get("refused"):
-            raise UserError(refused)
+    shared = is_a(Search, jobs[0].hydra["sweeper"]["_target_"])
+    with board_of(Path(jobs[0].hydra["sweep"]["dir"]), args.overrides, shared) as board:
+        _hand_over(args, tell_apart(jobs), "hydra.mode=MULTIRUN")
+        refused = board.read().get("refused")
+        if refused and refused["pid"] == os.getpid():
+            raise UserError(refused["why"])
         code = board.close()
         show(board.read(), board.folder)
     return code
@@ -114,7 +118,7 @@ def _join(args: argparse.Namespace) -> None:
     folder = launch.shared_folder(args.overrides, args.multirun).resolve()
     if launch.is_first():
         return
-    (composed,) = compose_jobs(args.overrides, args.config_name or "run", args.config_dir, False)
+    (composed,) = compose_jobs(args.overrides, args.config_name, args.config_dir, False)
     launch.join(folder / job.CONFIG, composed.recorded)
     command = job.command(folder)
     os.execv(command[0], command)  # noqa: S606
@@ -125,11 +129,8 @@ def _compose(args: argparse.Namespace) -> list[Composed]:
     from llmexp.configure.compose import compose_jobs
     from llmexp.sweeps import names
 
-    if args.config_path:
-        raise UserError("--config-path is not supported; add a folder with --config-dir FOLDER")
     names.remember(names.sweep_name(args.overrides, args.config_name, args.config_dir))
-    name = args.config_name or "run"
-    return compose_jobs(args.overrides, name, args.config_dir, args.multirun)
+    return compose_jobs(args.overrides, args.config_name, args.config_dir, args.multirun)
 
 
 def _check(jobs: list[Composed], name: str) -> int | None:
@@ -155,36 +156,60 @@ def _check(jobs: list[Composed], name: str) -> int | None:
     return None
 
 
-def _hand_over(argv: list[str]) -> int:
-    """Let Hydra make the folders; a single run then replaces this process by its job."""
-    import hydra
-    from hydra.core.hydra_config import HydraConfig
-    from hydra.types import RunMode
+def _show(args: argparse.Namespace) -> int:
+    """What Hydra itself can tell about a config: --cfg, --info and the shell's completion."""
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
 
-    from llmexp.configure.compose import conf_dir, plugin_search, searchpath_override
+    from llmexp.configure.compose import opened_for
+    from llmexp.configure.refusals import first_line
+
+    with opened_for(args.overrides, args.config_dir) as (hydra, lines):
+        try:
+            if args.shell_completion:
+                hydra.shell_completion(args.config_name, args.overrides)
+            elif args.info:
+                hydra.show_info(args.info, args.config_name, lines)
+            else:
+                hydra.show_cfg(args.config_name, lines, args.cfg, args.package, args.resolve)
+        except (HydraException, OmegaConfBaseException, ValueError) as error:
+            raise UserError(f"hydra: {first_line(error)}") from error
+    return 0
+
+
+def _hand_over(args: argparse.Namespace, *more: str) -> int:
+    """Let Hydra make the folders; a single run then replaces this process by its job."""
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.errors import HydraException
+
+    from llmexp.configure.compose import opened_for
+    from llmexp.configure.refusals import first_line
     from llmexp.jobs import job
 
     prepared: list[Path] = []
     refused: list[UserError] = []
 
-    def task(cfg: Any) -> float | None:
-        settings: Any = HydraConfig.get()
-        if settings.mode == RunMode.MULTIRUN:
-            from llmexp.sweeps.start import one_job
+    def one(cfg: Any) -> float | None:
+        from llmexp.sweeps.start import one_job
 
-            return one_job(cfg)
+        return one_job(cfg)
+
+    def single(cfg: Any) -> None:
+        # From here on the folder says how the run ended, so its job takes the signals.
+        hold()
         try:
-            # From here on the folder says how the run ended, so its job takes the signals.
-            hold()
-            prepared.append(job.prepare(cfg, settings))
-        except UserError as error:  # Hydra would show it as a trace
+            prepared.append(job.prepare(cfg, HydraConfig.get(), keep=True))  # type: ignore[arg-type]
+        except UserError as error:  # Hydra would say more than this sentence
             refused.append(error)
-        return None
 
-    sys.argv = [sys.argv[0], *argv, *searchpath_override(plugin_search())]
-    hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="run")(task)()
+    with opened_for(args.overrides, args.config_dir) as (hydra, lines):
+        start, task = (hydra.run, single) if "hydra.mode=RUN" in more else (hydra.multirun, one)
+        try:
+            start(args.config_name, task, [*lines, *more])
+        except HydraException as error:
+            raise UserError(f"hydra: {first_line(error)}") from error
     if refused:
-        raise ConfigError(str(error) for error in refused)
+        raise refused[0]
     if not prepared:
         return 0
     sys.stdout.flush()

@@ -22,7 +22,7 @@ import torch
 
 from llmexp.checkpoints.durable import DurableCheckpoints, size_of, write
 from llmexp.checkpoints.generations import BEST, LAST, PREVIOUS, Generations
-from llmexp.errors import NoSpace
+from llmexp.errors import NoSpace, UserError
 
 
 def checkpoint(step: int, values: int = 3000) -> dict[str, Any]:
@@ -122,18 +122,28 @@ def test_a_bad_newest_one_falls_back_and_says_so(harm: str, tmp_path: Path) -> N
         path.unlink()
     else:
         path.write_bytes(harmed[harm])
-    newest, notes = Generations(tmp_path).newest(remove=True)
+    newest, notes = Generations(tmp_path).to_resume()
     assert newest == tmp_path / PREVIOUS and step_of(newest) == 1
     assert notes == ([] if harm == "gone" else ["checkpoints/last.ckpt is not whole"])
-    # The next one must not push the whole one out for the harmed one.
+    # The next one must not push the whole one out for the harmed one, which is kept beside it.
+    Generations(tmp_path).set_aside()
+    assert (tmp_path / "last.ckpt.bad").is_file() == (harm != "gone")
     save(tmp_path, 3)
     assert step_of(tmp_path / LAST) == 3 and step_of(tmp_path / PREVIOUS) == 1
 
 
 def test_without_a_manifest_nothing_is_trusted(tmp_path: Path) -> None:
     save(tmp_path, 1)
+    save(tmp_path, 2)
     (tmp_path / "manifest.json").write_text("{")
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     assert Generations(tmp_path).newest()[0] is None
+    with pytest.raises(UserError, match=r"nothing to go on from.*begin anew.*run.dir") as told:
+        Generations(tmp_path).to_resume()
+    assert "checkpoints/last.ckpt is not whole and checkpoints/previous" in str(told.value)
+    Generations(tmp_path).set_aside()
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    assert Generations(tmp_path / "none").to_resume() == (None, [])
 
 
 def test_the_size_is_known_before_the_file_is_written(tmp_path: Path) -> None:

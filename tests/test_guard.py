@@ -221,6 +221,18 @@ def test_a_run_that_diverges_keeps_its_good_checkpoint(tmp_path: Path, hardware:
 
 
 @pytest.mark.long
+def test_a_spike_on_one_of_two_processes_is_told_with_the_rows_of_both(tmp_path: Path) -> None:
+    poison = "callbacks.poison={_target_: mylab.faults.Poison, row: 7, epoch: 7, factor: 1e5}"
+    more = ["callbacks.guard.spike=8.0", "trainer.max_epochs=8", "optim.learning_rate=1e-4"]
+    code, result, said = command(tmp_path, poison, *more, *DDP)
+    assert code == 0, said
+    (told,) = [note for note in result["notes"] if "the loss jumped to" in note]
+    rows = told.partition("train rows ")[2].split(", ")
+    # Two rows of each process are in an update.
+    assert "7" in rows and len(rows) == 4
+
+
+@pytest.mark.long
 def test_two_processes_leave_out_the_same_update(tmp_path: Path) -> None:
     """With the row's update left out, two processes end as one."""
     (tmp_path / "one").mkdir()

@@ -35,10 +35,10 @@ Killed = tuple[list[str], Path]
 
 @pytest.fixture(scope="module")
 def killed(models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Killed:  # noqa: F811
-    """A run that was killed after its first checkpoint, and its overrides."""
+    """A run that was killed after its second checkpoint, and its overrides."""
     folder = tmp_path_factory.mktemp("killed")
     lines = overrides(CASE, folder, models)
-    killer = "{_target_: mylab.killer.Killer, lives: %s, deaths: [[batch_end, 4, 9]]}"
+    killer = "{_target_: mylab.killer.Killer, lives: %s, deaths: [[batch_end, 5, 9]]}"
     lines.append("+callbacks.killer=" + killer % (folder / "lives"))
     assert command(["run.py", *lines, f"hydra.run.dir={folder / 'run'}"]).returncode == -KILL
     return lines, folder / "run"
@@ -85,18 +85,25 @@ def test_a_bad_newest_checkpoint_falls_back_and_ends_the_same(
     models: dict[str, Path],  # noqa: F811
     tmp_path: Path,
 ) -> None:
-    """And where no checkpoint is whole, from the start."""
+    """And where there is none, from the start; where none is whole, it does not begin anew."""
     whole = tmp_path / "whole"
     peaceful([*killed[0]], whole)
     none = Path(shutil.copytree(run, tmp_path / "none"))
+    harmed = Path(shutil.copytree(run, tmp_path / "harmed"))
     (run / "checkpoints" / "last.ckpt").write_bytes(b"half of it")
     shutil.rmtree(none / "checkpoints")
     done = command(["-m", "llmexp", "resume", str(run)])
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "checkpoints/last.ckpt is not whole: " in done.stdout
+    assert "checkpoints/last.ckpt is not whole: going on from checkpoints/previous" in done.stdout
+    assert (run / "checkpoints" / "last.ckpt.bad").read_bytes() == b"half of it"
     assert command(["-m", "llmexp", "resume", str(none)]).returncode == 0
     assert_equal(left(whole), left(run))
     assert_equal(left(whole), left(none))
+    (harmed / "checkpoints" / "manifest.json").write_text("{")
+    before = files(harmed / "checkpoints")
+    done = command(["-m", "llmexp", "resume", str(harmed)])
+    assert done.returncode == 2 and "so there is nothing to go on from" in done.stderr
+    assert files(harmed / "checkpoints") == before
 
 
 def test_a_second_writer_is_refused_in_one_sentence(killed: Killed, run: Path) -> None:

@@ -19,6 +19,7 @@ from llmexp.callbacks.early_stopping import EarlyStopping
 from llmexp.callbacks.last_validation import LastValidation
 from llmexp.callbacks.metrics_file import MetricsFile
 from llmexp.callbacks.resume import Resume
+from llmexp.checkpoints.durable import DurableCheckpoints
 from llmexp.strategies.full_finetune import FullFinetune
 from tests import fitted, nets, tiny
 
@@ -36,7 +37,12 @@ class Kept(Checkpoint):
 
 
 def carried(
-    folder: Path, made: Any, copies: Path | None, patience: int | None, **settings: Any
+    folder: Path,
+    made: Any,
+    copies: Path | None,
+    patience: int | None,
+    more: tuple[pl.Callback, ...] = (),
+    **settings: Any,
 ) -> dict[str, Any]:
     """Train and test in `folder`, going on from its checkpoint if it has one; all that came out."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -59,8 +65,9 @@ def carried(
         enable_model_summary=False,
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
-        callbacks=[keeper, EarlyStopping(patience=patience), *own],
+        callbacks=[keeper, EarlyStopping(patience=patience), *own, *more],
         default_root_dir=str(folder),
+        plugins=DurableCheckpoints(),
     )
     trainer.fit(module, datamodule=data, ckpt_path=start)
     last_weights = {k: v.clone() for k, v in net.state_dict().items()}

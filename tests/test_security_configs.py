@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import pickle
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,9 +12,13 @@ from typing import Any
 
 import pytest
 import yaml
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import OmegaConf
 
 from llmexp.cli import report
-from llmexp.configure.compose import compose_jobs, open_keys
+from llmexp.configure.compose import compose_jobs, open_keys, opened_for
+from llmexp.configure.judge import judged
 from llmexp.configure.preflight import build
 from llmexp.errors import UserError
 from tests.traps import Trap, laid
@@ -29,7 +35,13 @@ BY_COMMAND = (
     "an experiment",
     "a log's formatter",
     "a callback",
+    "a page by the environment",
+    "a page by the clock",
+    "jobs in a folder of theirs",
+    "a log's stream that is made up later",
 )
+# What Hydra would make an object of by itself, as against what the experiment's own classes judge.
+HYDRAS = [case for case in CORPUS if re.match(r"(conf: )?(hydra\.|experiment/)", case["says"])]
 
 
 @pytest.fixture
@@ -67,14 +79,122 @@ def test_a_hostile_config_is_one_sentence_and_does_not_run(
 def test_a_hostile_config_exits_with_2_and_leaves_nothing(
     name: str, trap: Trap, tmp_path: Path
 ) -> None:
-    (case,) = (case for case in CORPUS if case["name"] == name)
-    lines = trap.set(case)
-    work = tmp_path / "work"
-    work.mkdir()
-    environment = {**os.environ, "PYTHONPATH": f"{trap.folder}:{ROOT}", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(ROOT / "run.py"), "--config-dir", str(trap.folder), *lines]
-    done = subprocess.run(command, cwd=work, env=environment, capture_output=True, text=True)
+    lines = trap.set(named(name))
+    done = command(trap, tmp_path / "work", *lines)
     assert done.returncode == 2, done.stdout + done.stderr
-    assert done.stderr.startswith("llmexp: ") and len(done.stderr.splitlines()) == 1
-    assert not any(work.iterdir())
+    assert done.stderr.startswith("llmexp: ")
+    assert len(done.stderr.splitlines()) == 1 or not named(name).get("one", True)
+    assert not any((tmp_path / "work").iterdir())
     trap.assert_untouched()
+
+
+def named(name: str) -> dict[str, Any]:
+    (case,) = (case for case in CORPUS if case["name"] == name)
+    return case
+
+
+def command(trap: Trap, work: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """`run.py` with the attacker's folder of YAML, from a folder of its own."""
+    work.mkdir(exist_ok=True)
+    environment = {**os.environ, "PYTHONPATH": f"{trap.folder}:{ROOT}", "OMP_NUM_THREADS": "1"}
+    line = [sys.executable, str(ROOT / "run.py"), "--config-dir", str(trap.folder), *words]
+    return subprocess.run(line, cwd=work, env=environment, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("name", ["a log's formatter", "a hydra callback that is imported"])
+@pytest.mark.parametrize(
+    "options", [["--help"], ["--hydra-help"], ["--cfg", "all"], ["--info"], ["-sc", "query=bash"]]
+)
+def test_what_is_only_shown_does_not_run_either(
+    options: list[str], name: str, trap: Trap, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = trap.set(named(name))
+    monkeypatch.setenv("COMP_LINE", f"python run.py {' '.join(lines)} ")
+    done = command(trap, tmp_path / "work", *options, *lines)
+    assert "Traceback" not in done.stderr, done.stderr
+    assert done.returncode in ((0, 2) if options[0] in ("--help", "-sc") else (2,))
+    assert not any((tmp_path / "work").iterdir())
+    trap.assert_untouched()
+
+
+def test_a_pickle_is_not_run_again(trap: Trap, tmp_path: Path) -> None:
+    """Hydra's own way to repeat a run loads whatever the file holds."""
+
+    class Theirs:
+        def __reduce__(self) -> Any:
+            return os.system, (f"touch {trap.canary}",)
+
+    (trap.folder / "config.pickle").write_bytes(pickle.dumps(Theirs()))
+    file = str(trap.folder / "config.pickle")
+    done = command(trap, tmp_path / "work", "--experimental-rerun", file)
+    assert done.returncode == 2
+    assert done.stderr == (
+        "llmexp: --experimental-rerun is not supported; llmexp resume FOLDER goes on with a run\n"
+    )
+    trap.assert_untouched()
+
+
+@pytest.mark.parametrize("case", HYDRAS, ids=lambda case: case["name"])
+def test_whatever_hydra_composes_is_judged(case: dict[str, Any], trap: Trap) -> None:
+    """Not only what was composed to be looked at: also what Hydra composes for itself."""
+    lines = open_keys(trap.set(case))
+    mode = RunMode.MULTIRUN if case.get("sweep") else RunMode.RUN
+    with opened_for(lines, str(trap.folder)) as (hydra, asked), pytest.raises(UserError):
+        hydra.compose_config("run", asked, mode)
+    trap.assert_untouched()
+
+
+def test_a_file_that_changes_after_it_was_looked_at_is_looked_at_again(trap: Trap) -> None:
+    file = trap.folder / "experiment" / "bad.yaml"
+    file.parent.mkdir()
+    harmless = "# @package _global_\nhydra: {callbacks: {}}\n"
+    file.write_text(harmless)
+    lines = ["+experiment=bad", "tracking=none", "hydra.mode=RUN"]
+    compose_jobs(open_keys(lines), "run", str(trap.folder), False)
+    with opened_for(open_keys(lines), str(trap.folder)) as (hydra, asked):
+        master = hydra.compose_config("run", asked, RunMode.RUN)
+        hostile = "# @package _global_\nhydra: {callbacks: {x: {_target_: evil.Callback}}}\n"
+        file.write_text(hostile)
+        with pytest.raises(UserError, match=r"hydra\.callbacks\.x\._target_"):
+            hydra.run("run", lambda cfg: None, asked)
+        with pytest.raises(UserError, match=r"hydra\.callbacks\.x\._target_"):
+            hydra.config_loader.load_sweep_config(master, ["experiment=bad", "seed=1"])
+    trap.assert_untouched()
+
+
+def test_a_config_is_judged_and_run_at_the_same_moment(trap: Trap) -> None:
+    """What changes from one look to the next is looked at once."""
+    (trap.folder / "experiment").mkdir()
+    (trap.folder / "experiment" / "now.yaml").write_text(
+        "# @package _global_\nname: at_${now:%f}\ntags: ['${now:%f}']\n"
+    )
+    seen: list[Any] = []
+
+    def judge(cfg: Any, *rest: Any) -> Any:
+        made = judged(cfg, *rest)
+        seen.append((made.tree["name"], made.tree["tags"], OmegaConf.select(cfg, "hydra.run.dir")))
+        return made
+
+    with opened_for(open_keys(["+experiment=now"]), str(trap.folder)) as (hydra, asked):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("llmexp.configure.loader.judged", judge)
+            cfg = hydra.compose_config("run", asked, RunMode.RUN)
+        HydraConfig.instance().set_config(cfg)
+        place = OmegaConf.select(cfg, "hydra.run.dir")
+        assert seen == [(cfg.name, list(cfg.tags), place)]
+
+
+def test_a_job_imports_what_the_command_would_and_nothing_from_where_it_stands(
+    tmp_path: Path,
+) -> None:
+    """Python looks for modules in the folder one stands in: a run is the command's own."""
+    for name in ("llmexp", "torch", "yaml"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text(f"open({str(tmp_path / 'canary')!r}, 'w')\n")
+    (tmp_path / "rows.csv").write_text("text,label\none,a\ntwo,a\nthree,a\n")
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    words = ["tracking=none", "data=classification", "data.train=rows.csv"]
+    line = [sys.executable, str(ROOT / "run.py"), *words]
+    done = subprocess.run(line, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 2 and done.stderr.startswith("llmexp: data."), done.stderr
+    assert not (tmp_path / "canary").exists()

@@ -120,7 +120,7 @@ def test_a_signal_in_every_phase(
     found, result = stopped(tmp_path, [*inputs, *overrides], number, place)
     assert (found, result["status"]) == (code, status)
     assert result["reason"] in ("received SIGTERM", "stopped by Ctrl-C")
-    assert shlex.split(result["resume_command"])[:2] == ["python", "run.py"]
+    assert shlex.split(result["resume_command"])[:4] == ["python", "-m", "llmexp", "run"]
     assert "Traceback" not in (tmp_path / "out").read_text()
     if saved:
         assert_saved(tmp_path / "run")
@@ -131,8 +131,7 @@ def test_the_resume_command_goes_on(inputs: list[str], tmp_path: Path) -> None:
     overrides = [*inputs, at("training", 3.0), "trainer.max_epochs=3"]
     _, result = stopped(tmp_path, overrides, signal.SIGTERM, "training")
     before = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)
-    words = shlex.split(result["resume_command"])[1:]
-    process = started(tmp_path, words[1:])
+    process = started(tmp_path, shlex.split(result["resume_command"])[4:])
     code, result = ended(process, tmp_path / "run")
     assert (code, result["status"], result["reason"]) == (0, "completed", None)
     after = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)
@@ -171,15 +170,51 @@ def test_a_second_signal_gives_up_at_once(inputs: list[str], tmp_path: Path, dea
     assert (code, result["status"]) == (143, "preempted")
 
 
+TOGETHER = [(place, *TERM) for place in ("rows", "forward", "training", "validation")]
+TOGETHER += [("saving", *TERM), ("test", *TERM), ("forward", *INT), ("saving", *INT)]
+
+
 @pytest.mark.long
-@pytest.mark.parametrize("place", ["rows", "training", "validation", "test"])
-def test_two_processes_stop_together(inputs: list[str], tmp_path: Path, place: str) -> None:
+@pytest.mark.parametrize(
+    ("place", "number", "code", "status"), TOGETHER, ids=[f"{c[0]}-{c[3]}" for c in TOGETHER]
+)
+def test_two_processes_stop_together(
+    inputs: list[str], tmp_path: Path, place: str, number: int, code: int, status: str
+) -> None:
     phases = {p: (overrides, saved) for p, overrides, saved in PHASES.values()}
     overrides, saved = phases[place]
-    found, result = stopped(tmp_path, [*inputs, *DDP, *overrides], signal.SIGTERM, place)
-    assert (found, result["status"]) == (143, "preempted")
+    found, result = stopped(tmp_path, [*inputs, *DDP, *overrides], number, place)
+    assert (found, result["status"]) == (code, status)
     if saved:
         assert_saved(tmp_path / "run")
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("number", "code", "status"), [TERM, INT])
+def test_a_signal_to_the_second_process_stops_both(
+    inputs: list[str], tmp_path: Path, number: int, code: int, status: str
+) -> None:
+    folder = tmp_path / "run"
+    overrides = [*inputs, *DDP, at("training", 3.0), f"hydra.run.dir={folder}"]
+    process = started(tmp_path, overrides)
+    reached(process, tmp_path / "places" / "training")
+    os.kill(second(process.pid), number)
+    assert process.wait(timeout=120) == code
+    assert json.loads((folder / "result.json").read_text())["status"] == status
+    assert_saved(folder)
+
+
+def second(first: int) -> int:
+    """The process that the first one started as its second."""
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            status, environment = (path / "stat").read_text(), (path / "environ").read_bytes()
+        except OSError:
+            continue
+        parent = int(status.rpartition(")")[2].split()[1])
+        if parent == first and b"LOCAL_RANK=1" in environment.split(b"\0"):
+            return int(path.name)
+    raise AssertionError("no second process")
 
 
 @pytest.mark.long

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from llmexp.cache.checksum import checksum
 from llmexp.cache.store import Kept, Store, digest, full_disk
 from llmexp.config import Cache
 
@@ -85,6 +86,7 @@ class FeatureCache:
             _reserve(path, size)
             states = torch.from_file(str(path), shared=True, size=shape[0] * shape[1], dtype=dtype)
             made = timed(fill, states.view(shape))
+            facts["checksum"] = checksum(states)
             facts |= {"kind": "features", **about, "seconds": made.seconds}
             facts |= {"shape": shape, "dtype": str(dtype)}
         return made
@@ -93,10 +95,12 @@ class FeatureCache:
 def _open(kept: Kept, shape: tuple[int, int], dtype: torch.dtype) -> Entry | None:
     path, facts = kept.folder / STATES, kept.facts
     whole = path.is_file() and path.stat().st_size == size_of(shape, dtype)
-    # A file of another length is what a crash of the machine may leave.
+    # A file of another length or content is what a crash of the machine may leave.
     if not whole or "seconds" not in facts:
         return None
     states = torch.from_file(str(path), shared=False, size=shape[0] * shape[1], dtype=dtype)
+    if checksum(states) != facts.get("checksum"):
+        return None
     return Entry(states.view(shape), facts["seconds"], hit=True)
 
 

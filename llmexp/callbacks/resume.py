@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
 
+from llmexp.checkpoints.generations import Generations
 from llmexp.errors import UserError
 from llmexp.modules.gathered import from_all
 
@@ -14,9 +16,9 @@ from llmexp.modules.gathered import from_all
 class Resume(pl.Callback):
     """Carries through a checkpoint what Lightning leaves out of it.
 
-    The random numbers of every process (torch, CUDA, numpy, Python), what each of them trained, and
-    whether training was to stop. Random numbers are put back where the next ones are drawn: before
-    the first batch, or before the validation that comes first.
+    The random numbers of every process (torch, CUDA, numpy, Python), what each of them trained,
+    what was noted so far, and whether training was to stop. Random numbers are put back where the
+    next ones are drawn: before the first batch, or before the validation that comes first.
     """
 
     def __init__(self) -> None:
@@ -38,6 +40,7 @@ class Resume(pl.Callback):
         }
         checkpoint["resume"] = {
             "processes": from_all(mine),
+            "notes": list(pl_module.context.examples.notes),
             "stop": bool(trainer.should_stop),
             "ended": self.ended,
         }
@@ -46,18 +49,20 @@ class Resume(pl.Callback):
         self, trainer: pl.Trainer, pl_module: Any, checkpoint: dict[str, Any]
     ) -> None:
         saved = checkpoint["resume"]
-        world = len(saved["processes"])
-        if world != trainer.world_size:
-            raise UserError(
-                f"hardware.devices: this run was trained by {world} "
-                f"process{'es' if world > 1 else ''} and would go on with {trainer.world_size}, "
-                f"which changes its updates; resume it with {world}, or start a run of its own"
-            )
         mine = saved["processes"][trainer.global_rank]
         self.waiting = mine["random"]
         pl_module.tokens_trained = mine["tokens"]
         trainer.datamodule.recount(mine["read"])  # type: ignore[attr-defined]
         self.stop, self.ended = saved["stop"], saved["ended"]
+        notes = pl_module.context.examples.notes
+        # In place: the run's record holds this list.
+        notes[:] = [*saved["notes"], *(said for said in notes if said not in saved["notes"])]
+        steps = from_all(checkpoint["global_step"])
+        if len(set(steps)) > 1:
+            raise UserError(f"the processes read checkpoints of other steps: {steps}; resume again")
+        if trainer.is_global_zero:
+            # Now that every process has read the one it found.
+            Generations(Path(trainer.default_root_dir) / "checkpoints").set_aside()
         # Lightning would train on: that it was to stop is not in its checkpoint.
         trainer.should_stop = self.stop and self.ended
 

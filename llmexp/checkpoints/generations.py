@@ -1,6 +1,7 @@
 """The checkpoints of one run on disk: whole or not there, the one before kept, never half of one.
 
     last.ckpt       to resume from
+    last.ckpt.bad   one that was not whole when it was to be resumed from
     previous.ckpt   the one before it
     best.ckpt       the one that is tested
     manifest.json   sha256, size and step of every file that was written to its end
@@ -12,7 +13,6 @@ its writer is killed.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
@@ -21,11 +21,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
-from llmexp.errors import NoSpace
-from llmexp.jobs.results import write_atomic
+from llmexp.errors import NoSpace, UserError
+from llmexp.jobs.results import is_full, write_atomic
 
 LAST, PREVIOUS, BEST, MANIFEST = "last.ckpt", "previous.ckpt", "best.ckpt", "manifest.json"
-UNFINISHED = ".unfinished"
+UNFINISHED, BAD = ".unfinished", ".bad"
 # What a file system may need beside the bytes of a file.
 MARGIN = 1 << 20
 
@@ -56,8 +56,9 @@ class Generations:
     def write(self, name: str, save: Callable[[Any], None], size: int, step: int) -> None:
         """Let `save` write a file of about `size` bytes that appears whole, or not at all.
 
-        A new `last.ckpt` makes the one there the previous one. Without room, the previous one goes
-        first, then it is tried once more; NoSpace says what was needed and what was there.
+        A new `last.ckpt` makes the one there the previous one. Without room, bad ones and the
+        previous one go first, then it is tried once more; NoSpace says what was needed and what
+        was there.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         for leftover in self.folder.glob(f"*{UNFINISHED}"):
@@ -79,11 +80,8 @@ class Generations:
                     raise
                 raise self.no_space(name, size) from again
 
-    def newest(self, remove: bool = False) -> tuple[Path | None, list[str]]:
-        """The newest whole checkpoint to resume from, and what is wrong with newer ones.
-
-        `remove` takes those away: the next save would push the whole one out for them.
-        """
+    def newest(self) -> tuple[Path | None, list[str]]:
+        """The newest whole checkpoint to resume from, and what is wrong with newer ones."""
         notes: list[str] = []
         for name in (LAST, PREVIOUS):
             path = self.folder / name
@@ -92,12 +90,31 @@ class Generations:
             if self.is_whole(path):
                 return path, notes
             notes.append(f"checkpoints/{name} is not whole")
-            if remove:
-                path.unlink()
         return None, notes
+
+    def to_resume(self) -> tuple[Path | None, list[str]]:
+        """As `newest`; refuses to begin anew over checkpoints of which none is whole."""
+        path, notes = self.newest()
+        if path is None and notes:
+            raise UserError(
+                f"{self.folder.parent}: {' and '.join(notes)} (or checkpoints/{MANIFEST} is not), "
+                "so there is nothing to go on from; put them back, begin anew in another folder "
+                f"(hydra.run.dir=...), or begin anew here by removing {self.folder}"
+            )
+        return path, notes
+
+    def set_aside(self) -> None:
+        """Rename what is not whole, where one is: the next save would push that one out for it."""
+        path, notes = self.newest()
+        if path is not None and notes:
+            last = self.folder / LAST
+            last.replace(last.with_name(LAST + BAD))
+            sync(self.folder)
 
     def is_whole(self, path: Path) -> bool:
         """Whether the file holds what was once completely written, whatever it was called then."""
+        if not path.is_file():
+            return False
         manifest, size = self.manifest(), path.stat().st_size
         return any(f["size"] == size for f in manifest.values()) and hash_of(path) in manifest
 
@@ -114,7 +131,9 @@ class Generations:
         return shutil.disk_usage(self.folder).free
 
     def prune(self) -> None:
-        """Give up the oldest checkpoint that is not the best, if a newer whole one is there."""
+        """Give up bad ones, and the oldest that is not the best if a newer whole one is there."""
+        for bad in self.folder.glob(f"*{BAD}"):
+            bad.unlink()
         last = self.folder / LAST
         if last.is_file() and self.is_whole(last):
             (self.folder / PREVIOUS).unlink(missing_ok=True)
@@ -179,7 +198,3 @@ def sync(folder: Path) -> None:
         os.fsync(number)
     finally:
         os.close(number)
-
-
-def is_full(error: OSError) -> bool:
-    return error.errno in (errno.ENOSPC, errno.EDQUOT)

@@ -33,7 +33,8 @@ BUILT_IN = (
 )
 # Hydra instantiates these itself, from its own nodes, before any of our code runs.
 HYDRA_OWN = (
-    "hydra._internal.core_plugins",
+    "hydra._internal.core_plugins.basic_launcher.BasicLauncher",
+    "hydra._internal.core_plugins.basic_sweeper.BasicSweeper",
     "hydra_plugins.llmexp_sweeps",
     "hydra_plugins.hydra_joblib_launcher",
     "hydra_plugins.hydra_submitit_launcher",

@@ -21,6 +21,11 @@ def conf_dir() -> Path:
     return inside if inside.is_dir() else PACKAGE.parent / "conf"
 
 
+def is_typed(key: str, typed: frozenset[str]) -> bool:
+    """Whether the value was written on the command line, by itself or with its node."""
+    return any(key == name or key.startswith(name + ".") for name in typed)
+
+
 @dataclass(frozen=True)
 class Composed:
     """One composed job: a plain resolved tree, Hydra's node, and the overrides behind it."""

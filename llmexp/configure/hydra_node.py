@@ -11,7 +11,9 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from llmexp.configure import allow
+from llmexp.configure import allow, packages
+from llmexp.configure.composed import is_typed
+from llmexp.configure.roots import NAME
 from llmexp.errors import UserError
 
 Found = Iterator[tuple[str, str]]
@@ -26,12 +28,19 @@ LOGGING_CLASSES = (
     "colorlog.ColoredFormatter",
 )
 STREAMS = ("ext://sys.stdout", "ext://sys.stderr")
-IN_THE_RUN = re.compile(r"\$\{hydra\.(runtime\.output_dir|sweep\.dir)\}/(?!.*\.\.)[^\n]*")
-# Interpolations that give one text, whenever they are looked at.
+IN_THE_RUN = re.compile(
+    r"\$\{hydra\.(runtime\.output_dir|sweep\.dir)\}/(?!.*\.\.)(\$\{hydra\.job\.name\}|[\w./-])+",
+    re.ASCII,
+)
+# Interpolations that give one text, whenever they are looked at; a time holds no line break.
 TEXTS = re.compile(
     r"\$\{(hydra[.:](run\.dir|sweep\.(dir|subdir)|job\.(name|num|id|override_dirname)"
-    r"|runtime\.(output_dir|cwd))|now:[^${}]*|oc\.env:[^${}]*|llmexp\.(id|sweep|job):[^${}]*)\}"
+    r"|runtime\.(output_dir|cwd|choices\.[\w/@-]+))|now:(%[aAbBdfHIjmMpSuUVwWyYz]|[\w:., -])*"
+    r"|oc\.env:[^${}]*|llmexp\.(id|sweep|job):[^${}]*)\}",
+    re.ASCII,
 )
+# Where Hydra makes folders: looked up again when it makes them.
+FOLDERS = ("run.dir", "sweep.dir", "sweep.subdir", "output_subdir")
 REFERENCE = re.compile(r"\$\{([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*)\}", re.ASCII)
 # A batch script is made of these: shell commands, an interpreter, options of sbatch and srun.
 SHELL = ("setup", "teardown", "python", "srun_args", "additional_parameters")
@@ -44,11 +53,18 @@ def complaints(cfg: DictConfig, typed: frozenset[str]) -> list[str]:
     `typed` are the keys that a person wrote on the command line.
     """
     raw: Any = OmegaConf.to_container(cfg.hydra, resolve=False)
-    found = [*_interpolated(raw, cfg), *_targets(raw), *_environment(raw), *_search(raw)]
+    found = [*_interpolated(raw, cfg), *_targets(raw), *_job(raw), *_search(raw)]
     for part in LOGGING:
         found += list(_logging(raw.get(part), part))
-    found += [*_launcher(raw.get("launcher"), typed), *_sweep(raw.get("sweeper"))]
+    found += [*_callbacks(raw.get("callbacks")), *_launcher(raw.get("launcher"), typed)]
+    found += _sweep(raw.get("sweeper"))
     return [f"hydra.{key}: {why}" for key, why in found]
+
+
+def late_complaints(cfg: DictConfig, typed: frozenset[str]) -> list[str]:
+    """What is judged once interpolations can be resolved, and may not change from then on."""
+    node: Any = OmegaConf.to_container(cfg.hydra.launcher, resolve=True)
+    return [f"hydra.{key}: {why}" for key, why in (*_lines(node), *_folders(cfg, typed))]
 
 
 def _interpolated(raw: dict[str, Any], cfg: DictConfig) -> Found:
@@ -63,7 +79,10 @@ def _interpolated(raw: dict[str, Any], cfg: DictConfig) -> Found:
 
 def _is_text(value: str, cfg: DictConfig, depth: int = 0) -> bool:
     """Whether every interpolation in it gives a plain text or number, now and later."""
-    rest = TEXTS.sub("", value)
+    rest = value
+    # The innermost first: ${oc.env:A,${oc.env:B}} is a text as well.
+    while (shorter := TEXTS.sub("", rest)) != rest:
+        rest = shorter
     for key in REFERENCE.findall(rest):
         held = _raw_at(cfg, key)
         if isinstance(held, (dict, list)) or depth > 5:
@@ -93,20 +112,39 @@ def _targets(raw: dict[str, Any]) -> Found:
                 yield key, str(error)
 
 
-def _environment(raw: dict[str, Any]) -> Found:
+def _job(raw: dict[str, Any]) -> Found:
     job = raw.get("job")
+    job = job if isinstance(job, dict) else {}
     for name in ("env_set", "env_copy"):
-        node = job.get(name) if isinstance(job, dict) else None
-        if node:
+        if job.get(name):
             yield f"job.{name}", "YAML sets no environment variables; set them in the shell"
+    if job.get("chdir"):
+        yield "job.chdir", "a run stays in the folder it was started from; leave it out"
+    if not NAME.fullmatch(str(job.get("name", "run"))):
+        yield "job.name", f"{job['name']!s:.80} is no name: letters, digits, dots, dashes"
+
+
+def _folders(cfg: DictConfig, typed: frozenset[str]) -> Found:
+    for key in FOLDERS:
+        value = _raw_at(cfg, f"hydra.{key}")
+        told = is_typed(f"hydra.{key}", typed)
+        if isinstance(value, str) and not told and not _is_text(value, cfg):
+            yield key, f"{value:.80} may be another folder when it is made; give it as a plain text"
+
+
+def _callbacks(node: Any) -> Found:
+    for name, value in (node if isinstance(node, dict) else {}).items():
+        made_up = isinstance(value, str) and "${" in value
+        if not made_up and not (isinstance(value, dict) and "_target_" in value):
+            yield f"callbacks.{name}", "needs a _target_ that names its class"
 
 
 def _search(raw: dict[str, Any]) -> Found:
     """A package on the search path is imported, to find the files in it."""
     places = raw.get("searchpath")
     for place in places if isinstance(places, list) else [places] if places else []:
-        # `packages.py` judges pkg://, before Hydra looks there.
-        if not str(place).startswith(("file://", "pkg://")) or "${" in str(place):
+        ours = packages.is_allowed(str(place).removeprefix("pkg://").replace("/", "."))
+        if not (str(place).startswith("file://") or ours) or "${" in str(place):
             yield "searchpath", f"{place!s:.80} is no file://FOLDER; --config-dir FOLDER adds one"
 
 
@@ -119,6 +157,10 @@ def _logging(node: Any, part: str) -> Found:
             yield key, f"{value:.80} may not stand here; streams are {' and '.join(STREAMS)}"
         elif name == "filename" and not IN_THE_RUN.fullmatch(str(value)):
             yield key, "a log lies in the run's folder: ${hydra.runtime.output_dir}/NAME.log"
+        elif name != "filename" and isinstance(value, str) and "${" in value:
+            yield key, f"{value:.80} may not stand here: it could become an address"
+        elif name == ".":
+            yield key, "sets what a log's handler holds, which its class takes by name"
     for key, name, value in allow.named(node, part):
         items = value if isinstance(value, list) else []
         if any(isinstance(item, str) and "://" in item for item in items):
@@ -129,15 +171,22 @@ def _launcher(node: Any, typed: frozenset[str]) -> Found:
     if not isinstance(node, dict):
         yield "launcher", "needs a _target_; leave it out to take Hydra's own"
     trusted = SUBMITIT in allow.widened()
+    yield from _lines(node)
     for key, name, value in allow.named(node, "launcher"):
-        if isinstance(value, str) and not value.isprintable():
-            yield key, "holds a line break or another control character"
-        elif name in SHELL and value and not trusted and f"hydra.{key}" not in typed:
+        if name in SHELL and value and not trusted and f"hydra.{key}" not in typed:
             yield (
                 key,
                 f"runs commands on the cluster; if you trust this file, start with "
                 f"LLMEXP_ALLOW={SUBMITIT} in the environment, or give it on the command line",
             )
+
+
+def _lines(node: Any) -> Found:
+    """Every text in it is a line of a batch script, those in lists and those that are keys too."""
+    for key, name, value in allow.named(node, "launcher"):
+        inside = value if isinstance(value, list) else [value]
+        if not all(str(text).isprintable() for text in [name, *inside]):
+            yield key, "holds a line break or another control character"
 
 
 def _sweep(node: Any) -> Found:

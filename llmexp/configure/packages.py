@@ -13,13 +13,17 @@ from llmexp.errors import UserError
 HYDRA = ("hydra", "hydra_plugins")
 
 
+def is_allowed(package: str) -> bool:
+    """Whether a package may be imported to look for YAML in it."""
+    return any(package == name or package.startswith(name + ".") for name in (*HYDRA, *widened()))
+
+
 class ImportlibResourcesConfigSource(importing.ImportlibResourcesConfigSource):
     """A package as a place for YAML; under the name of the one it takes the place of."""
 
     def __init__(self, provider: str, path: str) -> None:
         super().__init__(provider, path)
-        allowed = (*HYDRA, *widened())
-        if not any(self.path == name or self.path.startswith(name + ".") for name in allowed):
+        if not is_allowed(self.path):
             raise UserError(
                 f"hydra.searchpath: pkg://{self.path} would be imported, and is not on the "
                 "allow-list; --config-dir FOLDER adds a folder of YAML"

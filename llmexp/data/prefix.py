@@ -17,7 +17,9 @@ from llmexp.data.state_key import UNKNOWN, circumstances
 from llmexp.data.stored import Collate, CollateStored, Stored
 from llmexp.data.stream_module import StreamData
 from llmexp.data.token_cache import about
+from llmexp.errors import UserError
 from llmexp.modules.finetune import half_precision
+from llmexp.modules.gathered import from_all
 from llmexp.modules.memory import halved
 from llmexp.nets.freezing import beside_blocks, frozen_blocks
 from llmexp.nets.prefix import evaluating, kept, proven, states_of
@@ -50,6 +52,8 @@ class PrefixData(TokenData):
         self.distinct: dict[str, Distinct] = {}
         self.stored: dict[str, Stored] = {}
         self.prefix = PrefixCost(hit=False)
+        self.why: str | None = None
+        """Why no states are stored."""
 
     def setup(self, stage: str) -> None:
         """Tokenise every split and find or compute the states of its rows."""
@@ -57,17 +61,32 @@ class PrefixData(TokenData):
         if self.distinct:
             return
         self.distinct = {name: Distinct(e.rows) for name, e in self.encoded.items()}
-        why = self._refusal()
-        if why is None:
+        # All processes in the same way: the disk of one may be fuller than that of another.
+        self.why = next((why for why in from_all(self._refusal()) if why is not None), None)
+        if self.why is None:
             self._store()
         else:
-            note = f"the {len(self.frozen)} frozen blocks run in every step: {why}"
+            note = f"the {len(self.frozen)} frozen blocks run in every step: {self.why}"
             log.warning(note)
             self.context.examples.notes.append(note)
 
     def collate(self, name: str) -> Collate:
         plain = super().collate(name)
         return CollateStored(plain, self.stored[name]) if name in self.stored else plain
+
+    def state_dict(self) -> dict[str, Any]:
+        """Room on the disk decides whether states are stored, and bits of the loss depend on it."""
+        return {"stored": bool(self.stored)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on in the way that the checkpoint was trained."""
+        if state_dict["stored"] and not self.stored:
+            raise UserError(
+                f"cache: this run was begun on stored states and would go on without: {self.why}; "
+                "make room, raise cache.max_gb, or start a run of its own in another hydra.run.dir"
+            )
+        if not state_dict["stored"]:
+            self.stored = {}
 
     def _refusal(self) -> str | None:
         """Why nothing is stored, or None; decides which positions are."""

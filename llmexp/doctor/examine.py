@@ -62,11 +62,12 @@ def values(report: Report, e: Experiment | None, specs: dict[str, Any], origins:
 def devices(report: Report, e: Experiment) -> None:
     """Whether the machine has what the run asks for."""
     from llmexp.hardware import check_devices
-    from llmexp.nets.attention import check_here
+    from llmexp.nets import attention, compilation
 
     with report.stage("hardware"):
         check_devices(e.config.hardware)
-        check_here(e.model.attention)
+        attention.check_here(e.model.attention)
+        compilation.check_here(e.model.compile and e.strategy.trains, e.config.hardware)
 
 
 def rows(report: Report, task: Task) -> Examples | None:

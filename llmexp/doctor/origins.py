@@ -11,8 +11,8 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from llmexp.configure.compose import searchpath_override
 from llmexp.configure.composed import Composed, conf_dir
+from llmexp.configure.loader import searchpath_override
 from llmexp.configure.refusals import key_of
 
 COMMAND_LINE = "command line"

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import shutil
 import traceback
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -45,6 +47,17 @@ def smaller(record: Record, single: bool) -> list[str]:
 def _size(record: Record) -> str:
     rows, tokens = record.task.batch_size, record.task.tokens_per_batch
     return f"data.batch_size={rows}" if tokens is None else f"data.tokens_per_batch={tokens}"
+
+
+def room(folder: Path, error: BaseException) -> str:
+    """Where the disk is full, and how much of it is free."""
+    free = shutil.disk_usage(folder).free
+    name = getattr(error, "filename", None)
+    what = Path(name).name if isinstance(name, str) else "a file of this run"
+    return (
+        f"the disk is full: {what} could not be written, {free / 1e6:.1f} MB are free at {folder}; "
+        "free some space, then resume"
+    )
 
 
 def lost_worker(record: Record, error: BaseException) -> str | None:

@@ -21,16 +21,15 @@ def main(argv: list[str]) -> int:
             "usage: llmexp resume RUN, where RUN is a folder such as outputs/NAME/STAMP"
         )
     folder = Path(argv[0]).resolve()
-    tree, how = read_config(folder)
-    tree = {**tree, "resume": "auto"}
+    tree, _ = read_config(folder)
     if launch.is_first():
-        with FolderLock(folder):
+        with FolderLock(folder) as lock:
+            tree, how = read_config(folder)
             # A run that is refused now must not be taken away with what it has.
-            how = {**how, "made": False}
-            write_atomic(
-                folder / CONFIG, OmegaConf.to_yaml(OmegaConf.create(tree | {"launch": how}))
-            )
+            again = {**tree, "resume": "auto", "launch": {**how, "made": False}}
+            write_atomic(folder / CONFIG, OmegaConf.to_yaml(OmegaConf.create(again)))
+            lock.keep()
     else:
-        launch.join(folder / CONFIG, tree)
+        launch.join(folder / CONFIG, {**tree, "resume": "auto"})
     words = command(folder)
     os.execv(words[0], words)  # noqa: S606

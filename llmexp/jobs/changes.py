@@ -33,16 +33,35 @@ ABSENT = object()
 
 def check(folder: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
     """Show what differs; refuse to go on with a run that would not be the one that was begun."""
-    found = differences(before, now)
-    harmless = {key: said for key, said in found.items() if is_harmless(key)}
-    for key, said in harmless.items():
-        print(f"resume: {key}: {said}, which changes no result", flush=True)
-    serious = {key: said for key, said in found.items() if key not in harmless}
-    if serious and has_results(folder):
-        listed = "; ".join(f"{key}: {said}" for key, said in serious.items())
+    for key, said in differences(before, now).items():
+        if is_harmless(key):
+            print(f"resume: {key}: {said}, which changes no result", flush=True)
+    if has_results(folder):
+        refuse(folder, serious(before, now))
+
+
+def serious(before: dict[str, Any], now: dict[str, Any]) -> dict[str, str]:
+    """The differences that make another run of it."""
+    return {k: said for k, said in differences(before, now).items() if not is_harmless(k)}
+
+
+def refuse(folder: Path, found: dict[str, str]) -> None:
+    """One sentence where anything serious is different."""
+    if found:
+        listed = "; ".join(f"{key}: {said}" for key, said in found.items())
         raise UserError(
             f"{folder} was begun with another config and would not be the same run: {listed}; "
             "resume it as it was (llmexp resume), or choose another hydra.run.dir"
+        )
+
+
+def refuse_inputs(folder: Path, before: dict[str, str], now: dict[str, str]) -> None:
+    """One sentence where what was read, by its hashes, is not what it was."""
+    other = [name for name, found in now.items() if before.get(name) != found]
+    if other:
+        raise UserError(
+            f"{folder} was begun with other contents of {', '.join(other)} and would not be the "
+            "same run; put back what was there, or choose another hydra.run.dir"
         )
 
 

@@ -18,20 +18,23 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from llmexp.errors import ConfigError, UserError
-from llmexp.jobs import changes
+from llmexp.jobs import advice, changes, hydra_record
 from llmexp.jobs.launch import end_with_parent, is_first
+from llmexp.jobs.lock import FILE as LOCK
 from llmexp.jobs.lock import FolderLock
 from llmexp.jobs.outcome import Stopped
 from llmexp.jobs.results import (
     EXIT_CODES,
     begun,
+    is_full,
     mark_stopped,
     read_result,
+    reserve,
     write_atomic,
     write_result,
 )
 from llmexp.jobs.signals import Signals
-from llmexp.secrets import recorded, scrub, supplied
+from llmexp.secrets import leaves_hidden, recorded, supplied
 
 CONFIG = "config.yaml"
 
@@ -40,33 +43,57 @@ def command(folder: Path) -> list[str]:
     return [sys.executable, "-m", "llmexp.jobs.job", str(folder)]
 
 
-def prepare(cfg: DictConfig, hydra: DictConfig) -> Path:
-    """Write the resolved config into the folder Hydra made; refuses a folder that holds a run."""
+def prepare(cfg: DictConfig, hydra: DictConfig, keep: bool = False) -> Path:
+    """Write the resolved config into the folder Hydra made; refuses a folder that holds a run.
+
+    `keep` leaves the folder locked for the job that replaces this process: what it runs is what
+    was written here.
+    """
     folder = Path(hydra.runtime.output_dir)
     tree = recorded(cfg)
-    for file in (*folder.rglob("*.yaml"), *folder.parent.glob("multirun.yaml")):
-        scrub(file)  # Hydra's own record of the overrides
+    hydra_record.scrub(folder, hydra)
+    _refuse_taken(
+        folder, tree
+    )  # before a lock is left there; again below, where nobody else writes
+    with FolderLock(folder) as lock:
+        try:
+            _write(folder, tree, hydra)
+        except OSError as error:
+            if not is_full(error):
+                raise
+            raise UserError(advice.room(folder, error)) from error
+        if keep:
+            lock.keep()
+    return folder
+
+
+def _refuse_taken(folder: Path, tree: dict[str, Any]) -> None:
     if (folder / "result.json").exists() and tree["resume"] == "never":
         raise UserError(
             f"{folder} holds a run already; say resume=auto to continue it, or choose another "
             "hydra.run.dir"
         )
-    overrides = [line.removeprefix("++") for line in hydra.overrides.task]
+
+
+def _write(folder: Path, tree: dict[str, Any], hydra: DictConfig) -> None:
+    """The config and the first result of a run, where none is there that it would not continue."""
+    _refuse_taken(folder, tree)
+    overrides = leaves_hidden([line.removeprefix("++") for line in hydra.overrides.task])
     launch = {
         "overrides": overrides,
+        "options": hydra_record.options(hydra),
         "sweep": hydra.mode.name == "MULTIRUN",
-        "made": not any(folder.iterdir()),
+        "made": all(path.name == LOCK for path in folder.iterdir()),
     }
     text = OmegaConf.to_yaml({**tree, "launch": launch})
-    with FolderLock(folder):
-        if (folder / CONFIG).is_file():
-            written: Any = OmegaConf.to_container(OmegaConf.create(text))
-            written.pop("launch")
-            changes.check(folder, read_config(folder)[0], written)
-        write_atomic(folder / CONFIG, text)
-        if not (folder / "result.json").exists():
-            write_result(folder, begun(folder, tree, overrides))
-    return folder
+    if (folder / CONFIG).is_file():
+        written: Any = OmegaConf.to_container(OmegaConf.create(text))
+        written.pop("launch")
+        changes.check(folder, read_config(folder)[0], written)
+    reserve(folder)
+    write_atomic(folder / CONFIG, text)
+    if not (folder / "result.json").exists():
+        write_result(folder, begun(folder, tree, overrides, launch["options"]))
 
 
 def read_config(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -91,9 +118,10 @@ def main(argv: list[str]) -> int:
     if len(argv) != 1:
         raise UserError("usage: llmexp job FOLDER")
     folder = Path(argv[0]).resolve()
-    tree, launch = read_config(folder)
+    read_config(folder)  # or it is no run folder, and gets no lock
     # The lock comes first: what follows writes into the folder however it ends.
     with FolderLock(folder) if is_first() else nullcontext(), Signals() as signals:
+        tree, launch = read_config(folder)
         signals.last_words = partial(mark_stopped, folder)
         try:
             signals.release()

@@ -18,6 +18,17 @@ PARENT = "LLMEXP_PARENT"
 JOIN_SECONDS = 120.0
 
 
+def keep_path() -> None:
+    """Let the processes that this one starts import what it would, wherever they are started.
+
+    Python looks for modules first where a process stands, and a run folder may hold anybody's.
+    """
+    if not sys.flags.safe_path:
+        places = [sys.path[0], os.environ.get("PYTHONPATH", "")]
+        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, places))
+        os.environ["PYTHONSAFEPATH"] = "1"
+
+
 def global_rank() -> int:
     """This process's number over all nodes, from torchrun, SLURM, or our own start of ranks."""
     for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"):

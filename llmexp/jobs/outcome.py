@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from llmexp.errors import Diverged, NoSpace, OutOfMemory, UserError
 from llmexp.jobs import advice, slurm
+from llmexp.jobs.results import EXIT_CODES, is_full
 
 if TYPE_CHECKING:
     from llmexp.jobs.record import Record
@@ -46,6 +47,8 @@ def recorded(record: Record) -> Iterator[None]:
     except Exception as error:
         if is_out_of_memory(error):
             _close(record, "out_of_memory", advice.memory(record, error))
+        if met_full_disk(error):
+            _close(record, "failed", advice.room(record.folder, error))
         said = advice.lost_worker(record, error)
         if said is not None:
             _close(record, "failed", said)
@@ -66,9 +69,14 @@ def _close(record: Record, status: str, reason: str) -> None:
     raise SystemExit(exit_code(status))
 
 
-def exit_code(status: str) -> int:
-    from llmexp.jobs.results import EXIT_CODES
+def met_full_disk(error: BaseException | None) -> bool:
+    """Whether a full disk is behind an error; clearing up after one fails in other ways."""
+    while error is not None and not is_full(error):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
+
+def exit_code(status: str) -> int:
     return EXIT_CODES[status]
 
 

@@ -71,10 +71,12 @@ class Ranks(_SubprocessScriptLauncher):
                 return
             time.sleep(0.5)
         time.sleep(GRACE_SECONDS)
-        self.record.fail(None)
-        for child in self.procs:
-            child.kill()
-        os._exit(EXIT_CODES[self.record.result["status"]])
+        try:
+            self.record.fail(None)
+            for child in self.procs:
+                child.kill()
+        finally:
+            os._exit(EXIT_CODES[self.record.result["status"]])
 
     def lost(self, wait: float = 0.0) -> tuple[str, str] | None:
         """The status and the last words of a process that ended badly; None while all is well.

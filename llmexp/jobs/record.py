@@ -9,12 +9,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmexp.checkpoints.generations import Generations
+from llmexp.jobs import changes
 from llmexp.jobs.job import read_config
 from llmexp.jobs.launch import is_first
 from llmexp.jobs.lives import Lives
 from llmexp.jobs.price import charged_seconds
 from llmexp.jobs.provenance import provenance
-from llmexp.jobs.results import begun, write_atomic, write_result
+from llmexp.jobs.results import (
+    begun,
+    forget_room,
+    is_full,
+    read_object,
+    reserve,
+    write_atomic,
+    write_result,
+    written,
+)
 from llmexp.jobs.signals import Signals
 
 if TYPE_CHECKING:
@@ -60,7 +70,7 @@ class Record:
             "energy_kwh": None,
         }
         self.result: dict[str, Any] = {
-            **begun(folder, tree, self.overrides),
+            **begun(folder, tree, self.overrides, launch.get("options", [])),
             "started": self.lives.started,
             "task": experiment.task.kind,
             "baseline": {},
@@ -74,11 +84,16 @@ class Record:
     def start(self) -> None:
         """From here on the folder says what happens in it."""
         code = {"remote_code": self.result["remote_code"]}
-        self.provenance = provenance(self.overrides) | code
+        before = read_object(self.folder / "provenance.json") if self.checkpoint else {}
+        self.provenance = provenance(self.overrides) | code | {"data": before.get("data", {})}
+        if self.writes:
+            reserve(self.folder)
         self.write()
 
     def data(self, examples: Examples) -> None:
         """What was read, and what a constant answer would score on it."""
+        if before := self.provenance["data"]:
+            changes.refuse_inputs(self.folder, before, examples.fingerprint)
         counts = examples.counts()
         self.result["examples"] = {
             "train": counts["train"],
@@ -96,8 +111,7 @@ class Record:
 
     def write(self) -> None:
         if self.writes:
-            facts = json.dumps(self.provenance, indent=2)
-            write_atomic(self.folder / "provenance.json", facts + "\n")
+            write_atomic(self.folder / "provenance.json", written(self.provenance))
             write_result(self.folder, self.result)
 
     def parameters(self, net: Any) -> None:
@@ -111,12 +125,12 @@ class Record:
         """The newest whole checkpoint of this folder where `resume=auto` and there is one."""
         if self.config.resume != "auto":
             return None
-        generations = Generations(self.folder / "checkpoints")
-        path, notes = generations.newest(remove=self.writes)
-        found = f"going on from checkpoints/{path.name}" if path else "beginning anew"
+        path, notes = Generations(self.folder / "checkpoints").to_resume()
+        if path is None:
+            return None
         for note in notes if self.writes else ():
-            print(f"{note}: {found}", flush=True)
-        return str(path) if path is not None else None
+            print(f"{note}: going on from checkpoints/{path.name}", flush=True)
+        return str(path)
 
     def finish(self, module: Any, data: Any, trainer: pl.Trainer) -> None:
         """Test metrics, answers, and the price of them."""
@@ -149,16 +163,23 @@ class Record:
         self.close("completed", None)
 
     def close(self, status: str, reason: str | None) -> None:
-        """Write the final state of the run, whatever it is."""
+        """Write the final state of the run, whatever it is, also on a full disk."""
         self.cost["total_seconds"] = self.lives.seconds()
         self.cost["lost_seconds"] = self.lives.lost()
         self.cost |= self.config.cost.priced(charged_seconds(self.cost))
         self.result |= {"status": status, "reason": reason, "ended": time.time()}
         if self.ranks is not None and status == "completed":
             self.ranks.forget()
-        self.write()
-        if self.writes:
+        if not self.writes:
+            return
+        write_result(self.folder, self.result)
+        forget_room(self.folder)
+        try:
             self.tracking.finish(self.result, self.module)
+        except OSError as error:
+            if not is_full(error):
+                raise
+            print(f"the tracker could not write its end: {error}", flush=True)
 
 
 def count(parameter: Any) -> int:

@@ -125,10 +125,12 @@ class Signals:
         if not self._entered:
             return
         status, reason = REASONS[number]
-        self.last_words(status, f"{reason}, twice")
-        for other in self.others:
-            other.kill()
-        os._exit(EXIT_CODES[status])
+        try:
+            self.last_words(status, f"{reason}, twice")
+            for other in self.others:
+                other.kill()
+        finally:
+            os._exit(EXIT_CODES[status])
 
 
 def hold() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytorch_lightning as pl
@@ -10,9 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from llmexp.callbacks.guard import Guard
+from llmexp.checkpoints.generations import Generations
 from llmexp.modules import update
+from llmexp.modules.beginning import Beginning, same_world
 from llmexp.modules.evaluation import Evaluation
+from llmexp.modules.gathered import from_all
 from llmexp.modules.portions import Portions
+from llmexp.nets.compilation import compile_blocks
 from llmexp.nets.dequantization import Dequantised
 from llmexp.nets.freezing import frozen_blocks, rest
 from llmexp.nets.prefix import standing_in
@@ -20,6 +26,8 @@ from llmexp.tasks.base import Batch, Loss
 
 if TYPE_CHECKING:
     from llmexp.context import Context
+
+log = logging.getLogger("llmexp")
 
 
 class FineTune(Evaluation):
@@ -50,6 +58,7 @@ class FineTune(Evaluation):
         for parameter in net.parameters():
             if parameter.requires_grad:
                 parameter.data = parameter.data.float()
+        self.beginning = Beginning(net, self.trained, context)
         # transformers loads in eval mode and Lightning keeps what it finds: dropout would be off.
         self.train()
 
@@ -60,11 +69,13 @@ class FineTune(Evaluation):
         return self
 
     def on_fit_start(self) -> None:
-        """The task looks at the network where and as it will be trained."""
+        """The task looks at the network where and as it will be trained; then it is compiled."""
         found = [c for c in self.trainer.callbacks if isinstance(c, Guard)]  # type: ignore[attr-defined]
         self.guard = found[0] if found else self.guard
         with self.trainer.precision_plugin.forward_context(), self._precision():
             self.task.prove(self.net)
+        if self.context.model.compile:
+            compile_blocks(self.net, self.frozen)
 
     def loss(self, batch: Batch) -> Loss:
         with standing_in(self.frozen, batch.get("hidden")), self._precision():
@@ -130,6 +141,7 @@ class FineTune(Evaluation):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep trained weights only: a frozen base can be loaded again, a 4-bit one must be."""
         self.guard.settle(self)
+        checkpoint["beginning"] = self.beginning.state()
         checkpoint["validation_metrics"] = self.validation_metrics
         checkpoint["parts"] = self.portions.parts.count
         checkpoint["validated_at"] = self.validated_at
@@ -146,6 +158,9 @@ class FineTune(Evaluation):
         self.guard.validated(self.validation_metrics["val/loss"], self.global_step)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Before any weight is loaded."""
+        same_world(len(checkpoint["resume"]["processes"]), self.trainer.world_size)
+        self.beginning.check(checkpoint["beginning"])
         self.validation_metrics = checkpoint["validation_metrics"]
         self.validated_at = checkpoint["validated_at"]
         self.portions.parts.count = checkpoint["parts"]
@@ -155,6 +170,11 @@ class FineTune(Evaluation):
         keeper = trainer.checkpoint_callback
         best = getattr(keeper, "best_model_path", "")
         if not best:
+            return
+        if not all(from_all(Generations(Path(best).parent).is_whole(Path(best)))):
+            said = "checkpoints/best.ckpt is not whole: the last weights are tested and exported"
+            log.warning(said)
+            self.context.examples.notes.append(said)
             return
         checkpoint = torch.load(best, map_location="cpu", weights_only=True)
         self.validation_metrics = checkpoint["validation_metrics"]

@@ -39,6 +39,7 @@ TRAINING = (
     "callbacks.early_stopping",
     "callbacks.guard",
     "model.gradient_checkpointing",
+    "model.compile",
 )
 
 

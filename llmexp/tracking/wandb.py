@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from llmexp.config import NonNegativeInt, spec
 from llmexp.errors import UserError
 from llmexp.jobs.job import read_config
 from llmexp.jobs.launch import is_first
+from llmexp.jobs.results import write_atomic
 from llmexp.secrets import masked
 from llmexp.tracking.artifacts import publish
 from llmexp.tracking.base import Tracking, numbers
@@ -113,9 +115,8 @@ class Wandb(Tracking):
             if mode == "online":
                 print(f"W&B: {run.url}", flush=True)
             else:
-                where = os.path.relpath(Path(run.dir).parent)
-                print(f"W&B is offline ({why}); send it later: wandb sync {where}", flush=True)
-                print(f"  or look at it here: wandb leet run {where}", flush=True)
+                print(f"W&B is offline ({why}); this run is kept here", flush=True)
+                print(commands(run), flush=True)
             return run
         if self.required:
             raise UserError(f"tracking.required: W&B did not start: {why}")
@@ -138,15 +139,26 @@ class Wandb(Tracking):
         except (wandb.Error, OSError) as error:
             print(f"W&B: {str(error).splitlines()[0]}", flush=True)
         run.finish(exit_code=0 if result["status"] == "completed" else 1)
+        if run.offline:
+            print(f"W&B was offline\n{commands(run)}", flush=True)
+
+
+def commands(run: wandb.Run) -> str:
+    """What to type for an offline run, from where this process was started."""
+    where = shlex.quote(os.path.relpath(Path(run.dir).parent))
+    return f"  send it:         wandb sync {where}\n  look at it here: wandb leet run {where}"
 
 
 def run_id(folder: Path) -> str:
     """The W&B id of this run folder; a resumed run keeps it."""
     path = folder / "wandb" / "id"
-    if not path.is_file():
+    # A run that is killed while it writes its id leaves an empty file.
+    known = path.read_text(encoding="utf-8").strip() if path.is_file() else ""
+    if not known:
+        known = secrets.token_hex(4)
         path.parent.mkdir(exist_ok=True)
-        path.write_text(secrets.token_hex(4), encoding="utf-8")
-    return path.read_text(encoding="utf-8")
+        write_atomic(path, known)
+    return known
 
 
 def summary(result: dict[str, Any]) -> dict[str, Any]:

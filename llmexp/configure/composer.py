@@ -1,0 +1,79 @@
+"""Single jobs of one page, composed and judged."""
+
+from __future__ import annotations
+
+from hydra.errors import HydraException, MissingConfigException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from llmexp.configure import refusals
+from llmexp.configure.composed import Composed
+from llmexp.configure.judge import judged
+from llmexp.configure.loader import JudgedLoader, searchpath_override
+from llmexp.errors import ConfigError
+
+
+class Composer:
+    """Composes single jobs of one page, and says in sentences why one does not compose."""
+
+    def __init__(self, loader: JudgedLoader, config_name: str):
+        self.loader, self.config_name = loader, config_name
+
+    def job(self, overrides: list[str]) -> Composed:
+        """Compose, dropping each refused override in turn so that all are reported together."""
+        complaints: list[str] = []
+        kept = list(overrides)
+        while True:
+            try:
+                cfg = self._composed(kept)
+                break
+            except (HydraException, OmegaConfBaseException) as error:
+                guilty = refusals.culprit(error, kept)
+                complaints.append(self._explain(error, guilty, kept))
+                if guilty is None:
+                    raise ConfigError(complaints) from error
+                kept.remove(guilty)
+            except (AssertionError, AttributeError) as error:  # OmegaConf, of keys below null
+                guilty = self._below_null(kept)
+                if guilty is None:
+                    raise ConfigError([f"conf: {refusals.first_line(error)}"]) from error
+                complaints.append(refusals.below_null(guilty))
+                kept.remove(guilty)
+            except (YAMLError, UnicodeDecodeError) as error:
+                raise ConfigError([refusals.unreadable(error)]) from error
+        if complaints:
+            raise ConfigError(complaints)
+        return judged(cfg, overrides, self.loader.search, self.loader.typed)
+
+    def _composed(self, overrides: list[str]) -> DictConfig:
+        lines = [*searchpath_override(self.loader.search), *overrides]
+        return self.loader.unjudged(self.config_name, lines)
+
+    def _below_null(self, kept: list[str]) -> str | None:
+        """The override without which it composes, the last one first."""
+        for line in reversed(kept):
+            try:
+                self._composed([other for other in kept if other != line])
+            except (AssertionError, AttributeError, HydraException, OmegaConfBaseException):
+                continue
+            return line
+        return None
+
+    def _explain(self, error: Exception, guilty: str | None, kept: list[str]) -> str:
+        """Hydra's refusal as one sentence of ours."""
+        if isinstance(error, MissingConfigException):
+            return refusals.missing_config(error, guilty, self.loader.search)
+        if isinstance(error, OmegaConfBaseException) and "interpolation" in str(error).lower():
+            return refusals.unresolved(error, kept)
+        if guilty is None:
+            return f"conf: {refusals.first_line(error)}"
+        key = guilty.lstrip("+")
+        said = f"command line: {key}: {refusals.first_line(error.__cause__ or error)}"
+        if f"In '{guilty.replace('=', '/')}'" in said:
+            return said
+        try:
+            cfg = self._composed([line for line in kept if line != guilty])
+        except (HydraException, OmegaConfBaseException):
+            return said
+        return refusals.unknown_key(refusals.key_of(guilty), cfg) or said
