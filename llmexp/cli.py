@@ -94,13 +94,17 @@ def run(argv: list[str]) -> int:
 def _sweep(args: argparse.Namespace, jobs: list[Composed]) -> int:
     """Run the jobs of a sweep in its folder, then show what became of each."""
     from llmexp.sweeps.names import tell_apart
+    from llmexp.sweeps.search import Search
+    from llmexp.sweeps.settings import is_a
     from llmexp.sweeps.start import board_of
     from llmexp.sweeps.table import show
 
-    with board_of(Path(jobs[0].hydra["sweep"]["dir"]), args.overrides) as board:
+    shared = is_a(Search, jobs[0].hydra["sweeper"]["_target_"])
+    with board_of(Path(jobs[0].hydra["sweep"]["dir"]), args.overrides, shared) as board:
         _hand_over(args, tell_apart(jobs), "hydra.mode=MULTIRUN")
-        if refused := board.read().get("refused"):
-            raise UserError(refused)
+        refused = board.read().get("refused")
+        if refused and refused["pid"] == os.getpid():
+            raise UserError(refused["why"])
         code = board.close()
         show(board.read(), board.folder)
     return code

@@ -43,6 +43,8 @@ class HFModel:
     dropout: Fraction | None = None
     """Sets every dropout of the architecture; null keeps the checkpoint's own."""
     gradient_checkpointing: bool = False
+    compile: bool = False
+    """torch.compile on each trained block: faster steps after a first one that takes a minute."""
     tokenizer: str | None = None
     """A tokenizer from elsewhere (`char` and `byte_bpe` are trained on the data)."""
     trust_remote_code: bool = False

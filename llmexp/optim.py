@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
@@ -12,11 +14,11 @@ if TYPE_CHECKING:
     import torch
 
 
-# Our schedule -> transformers' name for it, and the argument that says where it ends.
-SCHEDULES = {
-    "linear": ("polynomial", ("lr_end",)),
-    "cosine": ("cosine_with_min_lr", ("min_lr",)),
-    "constant": ("constant_with_warmup", ()),
+# How much of the way to the final rate is left, by how much of the steps after warmup is done.
+LEFT: dict[str, Callable[[float], float]] = {
+    "linear": lambda done: 1.0 - done,
+    "cosine": lambda done: 0.5 * (1.0 + math.cos(math.pi * done)),
+    "constant": lambda done: 1.0,
 }
 
 
@@ -39,7 +41,7 @@ class AdamW:
 
     def unread(self) -> dict[str, str]:
         """Fields that nothing reads as the others are set, and why."""
-        if SCHEDULES[self.schedule][1]:
+        if self.schedule != "constant":
             return {}
         return {"final_learning_rate": f"optim.schedule={self.schedule} ends where it began"}
 
@@ -50,20 +52,22 @@ class AdamW:
 
     def build(self, net: torch.nn.Module, total_steps: int) -> dict[str, Any]:
         """Lightning's optimizer dictionary for the parameters that `requires_grad`."""
-        from transformers import get_scheduler
+        from torch.optim.lr_scheduler import LambdaLR
 
         optimizer = self._optimizer(self.groups(net))
-        name, settings = SCHEDULES[self.schedule]
-        warmup = self.warmup_steps(total_steps)
-        schedule = get_scheduler(
-            name,
-            optimizer,
-            num_warmup_steps=warmup,
-            # Where all updates are warmup, what comes after them would be divided by zero.
-            num_training_steps=max(total_steps, warmup + 1),
-            scheduler_specific_kwargs=dict.fromkeys(settings, self.final_learning_rate),
-        )
+        # The numbers of transformers' get_scheduler, whose module imports peft and bitsandbytes.
+        schedule = LambdaLR(optimizer, lambda step: self.share(step, total_steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def share(self, step: int, total_steps: int) -> float:
+        """Of the learning rate, what a step takes."""
+        warmup = self.warmup_steps(total_steps)
+        if step < warmup:
+            return step / warmup
+        # Where all updates are warmup, what comes after them would be divided by zero.
+        done = min(1.0, (step - warmup) / max(1, total_steps - warmup))
+        end = self.final_learning_rate / self.learning_rate if self.learning_rate else 0.0
+        return end + (1.0 - end) * LEFT[self.schedule](done)
 
     def groups(self, net: torch.nn.Module) -> list[dict[str, Any]]:
         """Matrices decay; vectors (biases, norms) do not."""

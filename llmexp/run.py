@@ -16,7 +16,7 @@ from llmexp.hardware import build_trainer, check_devices, disband, environment
 from llmexp.jobs import outcome
 from llmexp.jobs.record import Record
 from llmexp.jobs.signals import Signals
-from llmexp.nets.attention import check_here
+from llmexp.nets import attention, compilation
 
 log = logging.getLogger("llmexp")
 
@@ -25,7 +25,8 @@ def run(experiment: Experiment, folder: Path, signals: Signals | None = None) ->
     """Execute an experiment in its folder; the returned result is also `result.json`."""
     e = experiment
     check_devices(e.config.hardware)
-    check_here(e.model.attention)
+    attention.check_here(e.model.attention)
+    compilation.check_here(e.model.compile and e.strategy.trains, e.config.hardware)
     environment(e)
     pl.seed_everything(e.config.seed, workers=True, verbose=False)
     record = Record(e, folder, signals)

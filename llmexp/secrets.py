@@ -6,20 +6,30 @@ are told the name by the one that composed, look it up again.
 
 from __future__ import annotations
 
+import html
+import json
 import os
 import re
 from collections.abc import Iterator
-from pathlib import Path
+from functools import lru_cache
 from typing import Any
+from urllib.parse import quote, quote_plus
 
 from omegaconf import DictConfig, OmegaConf
 
 from llmexp.errors import UserError
 
-WORDS = r"(api_?key|credentials?|passwd|password|private_?key|secret|token)"
+WORDS = (
+    r"((access|account|api|auth|encryption|private|secret|signing)_?key|auth|authorization|bearer"
+    r"|credentials?|passphrase|passwd|password|pwd|secret|token)"
+)
 KEY = re.compile(rf"(^|_){WORDS}($|_)", re.IGNORECASE)
-# PGPASSWORD and the like have no boundary in front.
-VARIABLE = re.compile(rf"(^|_){WORDS}($|_)|PASSWORD$", re.IGNORECASE)
+# PGPASSWORD has no boundary in front; OPENAI_KEY is one, a config's sort_key is not.
+VARIABLE = re.compile(
+    rf"(^|_){WORDS}($|_)|(PASSWORD|PASSWD|PWD|SECRET|TOKEN|(^|_)KEY)$", re.IGNORECASE
+)
+# Where the shell is and was.
+NO_SECRETS = ("PWD", "OLDPWD")
 VALUE = re.compile(
     r"\b(hf_[A-Za-z0-9]{16,}|sk-(?=[\w-]*\d)[\w-]{16,}|gh[pousr]_[A-Za-z0-9]{16,}"
     r"|github_pat_\w{16,}|xox[abeprs]-[\w-]{10,}|AIza[\w-]{30,}|(AKIA|ASIA)[A-Z0-9]{12,}"
@@ -28,7 +38,7 @@ VALUE = re.compile(
     r"|-----BEGIN [A-Z ]*PRIVATE KEY-----[\s\S]*?(-----END [A-Z ]*PRIVATE KEY-----|\Z)"
 )
 # An override that is quoted back, in an error.
-GIVEN = re.compile(rf"((?:^|[\s.+_~]){WORDS}(?:_\w+)?\s*=\s*)(?!\$\{{oc\.env:)(\S+)", re.IGNORECASE)
+GIVEN = re.compile(r"([\w.+~@/-]+)(\s*=\s*)(?!\$\{oc\.env:)(\S+)")
 FROM_ENVIRONMENT = re.compile(r"\$\{oc\.env:(\w+)(,\s*(null|''|\"\")?\s*)?\}")
 # Here keys are a data set's own words: a column, a class.
 OWN_WORDS = ("data.columns", "data.labels")
@@ -46,19 +56,50 @@ def hidden(text: str) -> str:
 
 
 def known() -> list[str]:
-    """Values of environment variables that are named like secrets, the longest first."""
-    named = {
-        value.strip()
-        for name, value in os.environ.items()
-        if VARIABLE.search(name) and len(value.strip()) >= SHORTEST
-    }
-    return sorted(named, key=len, reverse=True)
+    """Values of environment variables that are named like secrets, as they may be written."""
+    named = (name for name in os.environ if VARIABLE.search(_words(name)))
+    return _forms(tuple(sorted({os.environ[n].strip() for n in named if n not in NO_SECRETS})))
+
+
+def _words(name: str) -> str:
+    """`accessToken` and `api-key` as `access_Token` and `api_key`."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).replace("-", "_")
+
+
+@lru_cache(maxsize=64)
+def _forms(values: tuple[str, ...]) -> list[str]:
+    """The values, and what JSON, YAML, a shell, Python and an address make of them; longest first.
+
+    The path of a file is no secret, what is in it may be.
+    """
+    found = set()
+    for value in values:
+        if len(value) >= SHORTEST and not (value[0] in "/~." and os.path.lexists(value)):
+            json_ = (json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1])
+            yaml = value.replace("'", "''")
+            shell, python = value.replace("'", "'\"'\"'"), repr(value)[1:-1]
+            page = {html.escape(value), html.escape(value, quote=False)}
+            found |= {value, *json_, yaml, shell, python, quote(value), quote_plus(value), *page}
+    return sorted(found, key=len, reverse=True)
 
 
 def unsaid(text: str) -> str:
-    """An error without the secrets somebody typed: it often quotes an override."""
-    # What somebody typed may hold line ends, of which there are many kinds.
-    return "\\n".join(GIVEN.sub(rf"\g<1>{MASK}", hidden(text)).splitlines())
+    """An error without the secrets somebody typed: it quotes overrides, line ends and all."""
+    return "\\n".join(GIVEN.sub(_ungiven, hidden(text)).splitlines())
+
+
+def _ungiven(given: re.Match[str]) -> str:
+    leaf = given[1].rpartition(".")[2].lstrip("+~")
+    return f"{given[1]}{given[2]}{MASK}" if is_named_secret(leaf, "") else given[0]
+
+
+def leaves_hidden(node: Any) -> Any:
+    """A plain tree whose every text is `hidden`, names too; before it is written in any syntax."""
+    if isinstance(node, dict):
+        return {leaves_hidden(k): leaves_hidden(v) for k, v in node.items()}
+    if isinstance(node, (list, tuple)):
+        return [*map(leaves_hidden, node)]
+    return hidden(node) if isinstance(node, str) else node
 
 
 def masked(node: Any, key: str = "", path: str = "") -> Any:
@@ -74,7 +115,7 @@ def masked(node: Any, key: str = "", path: str = "") -> Any:
 
 
 def is_named_secret(key: str, path: str) -> bool:
-    return KEY.search(key) is not None and not path.startswith(OWN_WORDS)
+    return KEY.search(_words(key)) is not None and not path.startswith(OWN_WORDS)
 
 
 def complaints(cfg: DictConfig) -> list[str]:
@@ -156,11 +197,3 @@ def supplied(node: Any, path: str = "") -> Any:
             f"the run by its own command, with {path}={node}"
         )
     return os.environ.get(meant[1])
-
-
-def scrub(file: Path) -> None:
-    """Hide the secrets in a file that somebody else wrote."""
-    if file.is_file():
-        text = file.read_text(encoding="utf-8")
-        if hidden(text) != text:
-            file.write_text(hidden(text), encoding="utf-8")

@@ -25,7 +25,7 @@ def test_a_folder_that_holds_a_run_is_refused_in_a_sentence(sweep: bool, tmp_pat
     if sweep:
         # A job of several: it fails, the others run.
         assert done.returncode == 1 and not done.stderr
-        assert f"failed: {folder} holds another experiment" in done.stdout
+        assert f"failed: {folder} is no run folder: it has no config.yaml" in done.stdout
     else:
         assert done.returncode == 2
         said = f"llmexp: {folder} holds a run already; say resume=auto to continue it"
@@ -50,3 +50,26 @@ def test_a_refused_run_takes_away_what_it_made_and_nothing_else(
     assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
     assert folder.exists() == bool(before)
     assert all((folder / name).read_text() == "keep me" for name in before)
+
+
+def test_files_of_somebody_elses_in_the_folder_of_a_run_are_left_alone(tmp_path: Path) -> None:
+    """Secrets are hidden in what Hydra writes about the run, and in nothing else."""
+    folder = tmp_path / "mine"
+    (folder / "deploy").mkdir(parents=True)
+    theirs = "db: postgres://me:password@host/db   # hf_0123456789abcdefghij\n"
+    others = [folder / "deploy" / "compose.yaml", folder / "mine.yaml", tmp_path / "multirun.yaml"]
+    for file in others:
+        file.write_text(theirs)
+    where = [
+        f"hydra.run.dir={folder}",
+        "hydra.output_subdir=.hydra",
+        "tags=[hf_abcdefghij0123456789]",
+    ]
+    (folder / "result.json").write_text("{}")
+    command = [sys.executable, str(ROOT / "run.py"), "tracking=none", *where]
+    done = subprocess.run(command, cwd=ROOT, env=os.environ, capture_output=True, text=True)
+    assert done.returncode == 2 and "holds a run already" in done.stderr
+    assert [file.read_text() for file in others] == [theirs] * 3
+    written = [file.read_text() for file in (folder / ".hydra").iterdir()]
+    assert len(written) == 3 and not [text for text in written if "hf_abc" in text]
+    assert [text for text in written if "tags=[***]" in text]

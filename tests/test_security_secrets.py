@@ -2,29 +2,37 @@
 
 from __future__ import annotations
 
+import html
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
+import urllib.parse
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 from omegaconf import OmegaConf
 
 from llmexp.errors import UserError
 from llmexp.jobs import job
-from llmexp.secrets import GIVEN, hidden, masked, supplied, unsaid
+from llmexp.jobs.results import write_result
+from llmexp.secrets import hidden, masked, supplied, unsaid
 from tests.test_bad_input import refusal
 
 ROOT = Path(__file__).parents[1]
-ENVIRONMENT = "environment-canary-0123"
+# What JSON, YAML, a shell and Python each spell in a way of their own, around what none does.
+ENVIRONMENT = """pa"ss\\wo'rd&<ü 日>: environment-canary-0123 %"""
 WANDB = "feed" * 10
 OVERRIDE = "hf_overridecanary0123456789"
 YAML = "sk-yamlcanary-0123456789"
 DOTENV = "dotenv-canary-0123"
 STDOUT = "ghp_stdoutcanary0123456789"
-CANARIES = (ENVIRONMENT, WANDB, OVERRIDE, YAML, DOTENV, STDOUT)
+CORE = "environment-canary-0123"
+CANARIES = (CORE, WANDB, OVERRIDE, YAML, DOTENV, STDOUT)
 EXPERIMENT = f"""# @package _global_
 tags: [{YAML}]
 callbacks:
@@ -109,6 +117,10 @@ def test_a_job_of_a_sweep_that_fails_does_not_tell_either(tmp_path: Path) -> Non
         "model.architecture={secret: abc}",
         "model.architecture={a: [{client_secret: abc}]}",
         "++tracking.api_key='${oc.env:HF_KEY,abc}'",
+        "++tracking.accessToken=abc",
+        "++tracking.api-key=abc",
+        "++tracking.passphrase=abc",
+        "++tracking.auth=abc",
     ],
 )
 def test_a_secret_as_text_is_refused_and_not_repeated(line: str) -> None:
@@ -148,11 +160,68 @@ def test_shapes(monkeypatch: pytest.MonkeyPatch) -> None:
     assert hidden(hidden(OVERRIDE)) == hidden(OVERRIDE)
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["DB_PASSWORD", "MYSQL_PWD", "PGPWD", "OPENAI_KEY", "AZURE_STORAGE_KEY", "X_AUTH", "apiToken"],
+)
+@pytest.mark.parametrize(
+    "write",
+    [
+        str,
+        repr,
+        json.dumps,
+        lambda text: json.dumps(text, ensure_ascii=False),
+        lambda text: json.dumps({"a": {text: [text]}}),
+        lambda text: yaml.safe_dump([text], allow_unicode=True, width=1000),
+        lambda text: yaml.safe_dump([text], allow_unicode=True, width=1000, default_style="'"),
+        lambda text: yaml.safe_dump([text], allow_unicode=True, width=1000, default_style='"'),
+        lambda text: shlex.join(["a", f"tags=[{text}]"]),
+        html.escape,
+        urllib.parse.quote,
+        urllib.parse.quote_plus,
+    ],
+)
+def test_a_secret_is_hidden_however_it_is_spelt(
+    name: str, write: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert CORE in write(ENVIRONMENT)
+    monkeypatch.setenv(name, ENVIRONMENT)
+    assert CORE not in hidden(f"401 for {write(ENVIRONMENT)}!")
+
+
+def test_a_secret_is_hidden_before_yaml_folds_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Long words go on in the next line, where no text that is looked for is found any more."""
+    monkeypatch.setenv("DB_PASSWORD", secret := " ".join(["correct horse"] * 20))
+    assert masked({"a": [f"1 {secret}"]}) == {"a": ["1 ***"]}
+    write_result(tmp_path, {"reason": f"401 for {secret}", secret: [secret]})
+    assert json.loads((tmp_path / "result.json").read_text()) == {
+        "reason": "401 for ***",
+        "***": ["***"],
+    }
+
+
+def test_what_is_no_secret_is_not_hidden(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where one stands, the path of a key's file, and our own keys."""
+    (tmp_path / "a.key").touch()
+    monkeypatch.setenv("PWD", str(tmp_path))
+    monkeypatch.setenv("SSH_KEY", str(tmp_path / "a.key"))
+    assert hidden(f"see {tmp_path / 'a.key'}") == f"see {tmp_path / 'a.key'}"
+    for file in [*(ROOT / "conf").rglob("*.yaml")]:
+        tree = OmegaConf.to_container(OmegaConf.load(file))
+        assert masked(tree) == tree, file
+    for name in ("tokens_per_batch", "tokenizer", "max_new_tokens", "sort_key", "authors", "keys"):
+        assert masked({name: "a value"}) == {name: "a value"}
+
+
 def test_an_error_that_quotes_an_override_hides_its_value() -> None:
     assert (
         unsaid("command line: tracking.api_key=(x: not") == "command line: tracking.api_key=*** not"
     )
-    assert GIVEN.search("seed=1") is None
+    assert unsaid("tracking.accessToken=abc seed=1") == "tracking.accessToken=*** seed=1"
+    assert unsaid("a: data.tokens_per_batch=512") == "a: data.tokens_per_batch=512"
+    assert unsaid("token=${oc.env:X}") == "token=${oc.env:X}"
 
 
 def test_a_recorded_config_reads_nothing_from_the_environment(

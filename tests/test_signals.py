@@ -120,7 +120,7 @@ def test_a_signal_in_every_phase(
     found, result = stopped(tmp_path, [*inputs, *overrides], number, place)
     assert (found, result["status"]) == (code, status)
     assert result["reason"] in ("received SIGTERM", "stopped by Ctrl-C")
-    assert shlex.split(result["resume_command"])[:2] == ["python", "run.py"]
+    assert shlex.split(result["resume_command"])[:4] == ["python", "-m", "llmexp", "run"]
     assert "Traceback" not in (tmp_path / "out").read_text()
     if saved:
         assert_saved(tmp_path / "run")
@@ -131,8 +131,7 @@ def test_the_resume_command_goes_on(inputs: list[str], tmp_path: Path) -> None:
     overrides = [*inputs, at("training", 3.0), "trainer.max_epochs=3"]
     _, result = stopped(tmp_path, overrides, signal.SIGTERM, "training")
     before = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)
-    words = shlex.split(result["resume_command"])[1:]
-    process = started(tmp_path, words[1:])
+    process = started(tmp_path, shlex.split(result["resume_command"])[4:])
     code, result = ended(process, tmp_path / "run")
     assert (code, result["status"], result["reason"]) == (0, "completed", None)
     after = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)

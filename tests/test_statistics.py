@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from itertools import combinations
+from typing import Any
+
 import numpy as np
 import pytest
-from scipy.stats import norm
+from scipy.stats import norm, ttest_1samp, ttest_ind
 
 from llmexp.compare.statistics.difference import difference, holm, mcnemar
 from llmexp.compare.statistics.interval import interval
@@ -14,6 +17,8 @@ from llmexp.compare.statistics.spread import spread
 WORLDS = 1000
 # A right 5 % test calls no more than this share of 1,000 different, 999 times in 1,000.
 CHANCE = 0.073
+# What 95 % intervals hold at most over two seeds.
+MOST_OF_TWO = 0.985
 
 
 def latent(
@@ -36,12 +41,22 @@ def truth(between: float, shift: float = 0.0) -> float:
     return float(norm.cdf((2.5 + shift) / np.sqrt(4 + 1 + between**2)))
 
 
-@pytest.mark.parametrize("examples", [200, 2000])
-@pytest.mark.parametrize(("seeds", "between"), [(1, 0.0), (3, 0.0), (3, 0.1), (5, 0.2), (10, 0.3)])
+def grid() -> list[Any]:
+    """Seeds that matter not at all up to four times as much as the test examples do."""
+    cases = [(1, 0.0, n) for n in (200, 500, 2000)]
+    cases += [(s, b, n) for n in (500, 200, 2000) for s in (2, 3, 5) for b in (0.0, 0.1, 0.3, 0.6)]
+    cases += [(10, 0.0, 500), (10, 0.3, 500), (10, 0.6, 500)]
+    return [pytest.param(*c, marks=() if c[2] == 500 else pytest.mark.long) for c in cases]
+
+
+@pytest.mark.parametrize(("seeds", "between", "examples"), grid())
 def test_intervals_of_95_percent_cover_in_93_to_97(
     seeds: int, between: float, examples: int
 ) -> None:
-    """Over draws of seeds and test examples together; one seed answers for itself."""
+    """Over draws of seeds and test examples together; one seed answers for itself.
+
+    Two seeds say so little about seeds that what is right when they matter is too wide when not.
+    """
     generator = np.random.default_rng(1)
     right = truth(between)
     held = 0
@@ -50,7 +65,7 @@ def test_intervals_of_95_percent_cover_in_93_to_97(
             Sample.of_scores(latent(generator, seeds, examples, between)), list(range(seeds))
         )
         held += found.low <= right <= found.high
-    assert 0.93 <= held / (WORLDS) <= 0.97
+    assert 0.93 <= held / WORLDS <= (MOST_OF_TWO if seeds == 2 else 0.97)
 
 
 @pytest.mark.parametrize("seeds", [1, 3])
@@ -69,7 +84,10 @@ def test_intervals_of_a_loss_cover_too(seeds: int) -> None:
     assert 0.93 <= held / WORLDS <= 0.97
 
 
-@pytest.mark.parametrize(("seeds", "between"), [(1, 0.0), (3, 0.0), (3, 0.2), (5, 0.2)])
+@pytest.mark.parametrize(
+    ("seeds", "between"),
+    [(1, 0.0), (2, 0.0), (2, 0.3), (2, 0.6), (3, 0.0), (3, 0.2), (3, 0.6), (5, 0.2), (5, 0.6)],
+)
 def test_intervals_of_a_difference_cover(seeds: int, between: float) -> None:
     generator = np.random.default_rng(3)
     right = truth(between, 0.3) - truth(between)
@@ -80,10 +98,13 @@ def test_intervals_of_a_difference_cover(seeds: int, between: float) -> None:
         arms = [judged(generator, hard, seeds, between, shift) for shift in (0.3, 0.0)]
         found = difference(Sample.of_scores(np.concatenate(arms)), first, second)
         held += found.low <= right <= found.high
-    assert 0.93 <= held / WORLDS <= 0.97
+    assert 0.93 <= held / WORLDS <= (MOST_OF_TWO if seeds == 2 else 0.97)
 
 
-@pytest.mark.parametrize(("seeds", "between"), [(1, 0.0), (2, 0.0), (3, 0.0), (3, 0.3), (5, 0.2)])
+@pytest.mark.parametrize(
+    ("seeds", "between"),
+    [(1, 0.0), (2, 0.0), (2, 0.1), (2, 0.3), (2, 0.6), (3, 0.0), (3, 0.3), (3, 0.6), (5, 0.2)],
+)
 def test_where_nothing_differs_few_are_called_different(seeds: int, between: float) -> None:
     generator = np.random.default_rng(4)
     first, second = list(range(seeds)), list(range(seeds, 2 * seeds))
@@ -107,6 +128,63 @@ def test_where_no_generation_differs_few_are_called_different() -> None:
         called += found.p < 0.05
     # 500 worlds: five times in a hundred, or by luck up to this.
     assert called / (WORLDS // 2) <= 0.082
+
+
+@pytest.mark.parametrize("spread_", [0.1, pytest.param(1.0, marks=pytest.mark.long)])
+def test_where_no_loss_differs_few_are_called_different(spread_: float) -> None:
+    """The paired bootstrap on skewed, unbounded numbers."""
+    generator = np.random.default_rng(12)
+    called = 0
+    for _ in range(WORLDS // 2):
+        scores = generator.normal(0, 1, 60) ** 2 + generator.normal(0, spread_, (2, 60)) ** 2
+        found = difference(Sample.of_scores(scores, bounded=False), [0], [1])
+        assert found.test == "paired bootstrap"
+        called += found.p < 0.05
+    assert called / (WORLDS // 2) <= 0.082
+
+
+def test_many_arms_that_are_alike_are_seldom_called_different_at_all() -> None:
+    """Twelve arms, 66 pairs: Holm's promise is about any of them, and rests on very small p."""
+    generator = np.random.default_rng(13)
+    called = 0
+    for _ in range(40):
+        scores = generator.beta(1, 2, 50) + generator.normal(0, 0.1, (12, 50))
+        sample = Sample.of_scores(scores, bounded=False)
+        found = [difference(sample, [a], [b]).p for a, b in combinations(range(12), 2)]
+        called += min(holm(found)) < 0.05
+    # A right 5 % test stays below this 999 times in 1,000.
+    assert called <= 8
+
+
+def test_a_clear_difference_is_found_among_many_arms_on_many_examples() -> None:
+    """A hundred thousand examples leave time for a thousand resamples: their share is no floor."""
+    generator = np.random.default_rng(14)
+    base = generator.normal(size=100_000)
+    sample = Sample.of_scores([base, base + generator.normal(0.01, 0.1, 100_000)], bounded=False)
+    assert sample.replicates.shape[1] < 1001
+    found = difference(sample, [0], [1]).p
+    assert holm([found, *[0.5] * 299])[0] < 1e-6
+
+
+def test_intervals_of_an_f1_cover() -> None:
+    """A metric that is no mean, from the measure that runs are judged by."""
+    from llmexp.compare.measures import measures
+
+    (measure,) = measures("test/f1_macro", ["no", "yes"])
+    generator = np.random.default_rng(15)
+    # 30 % yes, of which 80 % are found; of the others 10 % are taken for it.
+    yes, no = 2 * 0.24 / (0.3 + 0.31), 2 * 0.63 / (0.7 + 0.69)
+    held = 0
+    for _ in range(200):
+        reference = generator.random(150) < 0.3
+        prediction = generator.random(150) < np.where(reference, 0.8, 0.1)
+        names = np.array(["no", "yes"])
+        pairs = zip(names[reference.astype(int)], names[prediction.astype(int)], strict=True)
+        rows = [{"reference": str(r), "prediction": str(p)} for r, p in pairs]
+        found = interval(Sample(measure.parts(rows)[None], measure.value), [0])
+        held += found.low <= (yes + no) / 2 <= found.high
+    # 200 worlds: 95 %, give or take three standard errors.
+    assert 0.905 <= held / 200 <= 0.995
 
 
 def disagreeing(generator: np.random.Generator, points: float, share: float, n: int) -> np.ndarray:
@@ -170,6 +248,21 @@ def test_variance_components_on_a_worked_example() -> None:
     found = spread(Sample.of_scores(scores, bounded=False), [[0, 1, 2]], [1.0])
     assert found.examples == pytest.approx(hard.var(ddof=1) / 4)
     assert found.seeds == pytest.approx(1 / 3)
+
+
+def test_few_seeds_that_agree_by_luck_do_not_narrow_below_the_t_interval_over_runs() -> None:
+    generator = np.random.default_rng(16)
+    for _ in range(20):
+        sample = Sample.of_scores(latent(generator, 5, 300, 0.6))
+        usual = ttest_1samp(sample.values[:2], 0).confidence_interval()
+        found = spread(sample, [[0, 1]], [1.0])
+        assert found.reach(0.05) >= (usual.high - usual.low) / 2 - 1e-12
+        welch = ttest_ind(sample.values[:2], sample.values[2:], equal_var=False)
+        both = spread(sample, [[0, 1], [2, 3, 4]], [1.0, -1.0])
+        p = both.p_value(float(sample.values[:2].mean() - sample.values[2:].mean()))
+        assert p >= welch.pvalue - 1e-12
+        # Turned round: where p is the level, the reach ends.
+        assert both.p_value(both.reach(0.03)) == pytest.approx(0.03)
 
 
 def test_what_is_hard_for_both_cancels_in_a_difference() -> None:

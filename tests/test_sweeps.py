@@ -49,6 +49,33 @@ def test_a_failed_job_stops_no_other_and_is_in_the_table(tmp_path: Path) -> None
     assert sum(line.startswith("failed: train-bad") for line in table) == 1
 
 
+@pytest.mark.long
+@pytest.mark.parametrize("launcher", ["basic", "joblib"])
+def test_another_launcher_keeps_the_promise_too(launcher: str, tmp_path: Path) -> None:
+    """Its jobs are processes of their own all the same; the first one fails."""
+    if launcher == "joblib":
+        pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    for name, labels in (("good", "ab"), ("bad", "aa")):
+        rows = [{"text": f"row {i} of {name}", "label": labels[i % 2]} for i in range(12)]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    words = ["data=classification", "data.validation=null", "data.test=null", "strategy=head_only"]
+    words += ["data.train=bad.jsonl,good.jsonl", f"hydra/launcher={launcher}"]
+    done = llmexp(tmp_path, "-m", *words)
+    assert done.returncode == 1, done.stdout + done.stderr
+    found = Board(tmp_path / "sweep").entries()
+    assert sorted(entry.status for entry in found) == ["completed", "failed"]
+    again = llmexp(tmp_path, "-m", *words)
+    assert again.stdout.count("complete already") == 1
+    assert sorted(entry.starts for entry in Board(tmp_path / "sweep").entries()) == [1, 2]
+
+
+def test_a_launcher_that_is_not_installed_is_refused_in_a_sentence(tmp_path: Path) -> None:
+    done = llmexp(tmp_path, "-m", "seed=0,1", "hydra/launcher=ray")
+    assert done.returncode == 2 and not (tmp_path / "sweep").exists()
+    said = "hydra/launcher has no ray.yaml; known are local, submitit_local, submitit_slurm"
+    assert said in done.stderr
+
+
 def test_a_named_sweep_runs_its_jobs_without_m(tmp_path: Path) -> None:
     done = llmexp(tmp_path, "+sweep=lora_rank", "hydra.sweeper.params={strategy.rank: '1,2'}")
     assert done.returncode == 0, done.stderr

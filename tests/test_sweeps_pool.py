@@ -17,7 +17,8 @@ from llmexp.errors import UserError
 from llmexp.jobs.job import read_config
 from llmexp.jobs.results import read_result
 from llmexp.sweeps import names
-from llmexp.sweeps.board import Board, claim
+from llmexp.sweeps.board import Board
+from llmexp.sweeps.claim import Claim
 from llmexp.sweeps.identity import identity
 from llmexp.sweeps.pool import Pool
 from llmexp.sweeps.status import state_of
@@ -31,10 +32,12 @@ def sweep(root: Path, place: Scripts, *lines: list[str]) -> tuple[int, Board]:
     """Run the jobs as a start of the sweep does; its exit code."""
     made = jobs(root, *(lines or SEEDS))
     board = Board(root)
-    board.open([])
+    board.enter([])
     board.plan(made)
     Pool(board, place).run(iter(made))
-    return board.close(), board
+    code = board.close()
+    board.claim.close()
+    return code, board
 
 
 def by_seed(board: Board) -> dict[str, str]:
@@ -154,7 +157,8 @@ def test_a_cut_off_sweep_is_shown_as_it_is_not_as_it_was(tmp_path: Path) -> None
     board.open([])
     made[0].entry.status, made[0].entry.pid = "running", 2**22 + 1
     board.plan(made)
-    state = board.read() | {"pid": 2**22 + 1}
+    state = board.read()
+    state["workers"][0]["pid"] = 2**22 + 1
     (tmp_path / "sweep.json").write_text(json.dumps(state))
     shown = state_of(tmp_path)
     assert shown["status"] == "cut off" and shown["remaining"] is None
@@ -171,10 +175,19 @@ def test_remaining_time_is_what_the_complete_ones_took(tmp_path: Path) -> None:
     assert state_of(tmp_path)["remaining"] == 60.0
 
 
-def test_one_sweep_folder_has_one_sweep_at_a_time(tmp_path: Path) -> None:
-    with claim(tmp_path), pytest.raises(UserError, match="is running this sweep"):
-        claim(tmp_path)
-    claim(tmp_path).release()
+def test_one_folder_has_one_grid_or_the_workers_of_one_search(tmp_path: Path) -> None:
+    grid, other, worker, second = (Claim(tmp_path, shared) for shared in (False,) * 2 + (True,) * 2)
+    assert grid.take()
+    for refused in (other, worker):
+        with pytest.raises(UserError, match="is running this sweep"):
+            refused.take()
+    grid.close()
+    assert worker.take()
+    worker.share()
+    assert not second.take()
+    with pytest.raises(UserError, match="is running this sweep"):
+        other.take()
+    assert [worker.leave(), second.leave()] == [False, True]
 
 
 def trees(*overrides: str) -> str:

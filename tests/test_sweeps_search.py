@@ -18,8 +18,9 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
 from llmexp.jobs.results import read_result
+from llmexp.metrics import direction
+from llmexp.sweeps.journal import repaired
 from llmexp.sweeps.space import Choice, Range, leaves, probes
-from llmexp.sweeps.trials import repaired
 
 ROOT = Path(__file__).resolve().parents[1]
 PLUGINS = ROOT / "tests" / "plugins"
@@ -108,6 +109,26 @@ def test_a_search_finds_the_best_and_says_so(tmp_path: Path) -> None:
     assert rate == pytest.approx(found.best_params["optim.learning_rate"], rel=1e-5)
 
 
+def test_an_accuracy_is_searched_upwards_and_its_best_trials_are_kept(tmp_path: Path) -> None:
+    words = ["objective=test/accuracy", "hydra.sweeper.n_trials=6"]
+    done(started(tmp_path, *words))
+    found = study(tmp_path)
+    assert found.direction == optuna.study.StudyDirection.MAXIMIZE
+    (best,) = board(tmp_path)["best"]
+    done_ones = [trial.value for trial in found.trials if trial.state == TrialState.COMPLETE]
+    assert best["values"]["test/accuracy"] == max(done_ones)
+    said = done(started(tmp_path, "hydra.sweeper.minimize=[val/accuracy]"), code=2)
+    assert "val/accuracy is better where it is higher; name it in hydra.sweeper.maximize" in said
+
+
+def test_it_is_known_which_way_every_metric_is_better() -> None:
+    lower = ("val/loss", "test/perplexity", "test/bits_per_byte", "cost/money", "cost/fit_seconds")
+    higher = ("val/accuracy", "test/f1/loss", "test/f1_macro", "test/recall_macro", "test/chrf")
+    assert {direction(key) for key in lower} == {"minimize"}
+    assert {direction(key) for key in (*higher, "cost/tokens_per_second")} == {"maximize"}
+    assert direction("val/error") is None
+
+
 def test_several_objectives_show_the_pareto_front(tmp_path: Path) -> None:
     goals = [
         "hydra.sweeper.maximize=[test/accuracy]",
@@ -135,6 +156,35 @@ def test_a_trial_worse_than_the_median_is_pruned_and_that_is_no_failure(tmp_path
     assert states.count(TrialState.COMPLETE) == 8 - len(pruned)
 
 
+def test_workers_of_one_study_share_its_trials_and_one_may_be_killed(tmp_path: Path) -> None:
+    """Processes that know nothing of each other: exactly so many trials, and none lost or twice."""
+    words = ["hydra.sweeper.n_trials=9", "hydra.sweeper.prune=false"]
+    file = tmp_path / "search" / "sweep.json"
+    workers = [started(tmp_path, *words, seconds=0.5)]
+    while not (file.exists() and board(tmp_path)["jobs"]):
+        assert workers[0].poll() is None
+        time.sleep(0.05)
+    workers += [started(tmp_path, *words, seconds=0.5) for _ in range(2)]
+    while len(board(tmp_path)["workers"]) < 3 or "running" not in statuses(tmp_path):
+        assert workers[1].poll() is None or workers[2].poll() is None
+        time.sleep(0.05)
+    workers[0].kill()
+    said = [done(worker) for worker in workers[1:]]
+    trials = study(tmp_path).trials
+    assert [trial.number for trial in trials] == list(range(9))
+    assert all(trial.state == TrialState.COMPLETE for trial in trials)
+    state = board(tmp_path)
+    assert state["status"] == "completed" and statuses(tmp_path) == ["completed"] * 9
+    assert len({job["name"] for job in state["jobs"]}) == 9
+    # One trial at most was cut off with its worker; whoever found it did it again.
+    assert 9 <= sum(job["starts"] for job in state["jobs"]) <= 10
+    assert all("] started" in text for text in said)
+
+
+def statuses(cwd: Path) -> list[str]:
+    return [job["status"] for job in board(cwd)["jobs"]]
+
+
 def test_more_trials_go_on_with_the_same_study(tmp_path: Path) -> None:
     """Though nobody says which folder it is in."""
     words = ["hydra.sweeper.prune=false", "hydra.sweep.dir=outputs/sweeps/${llmexp.sweep:}"]
@@ -155,6 +205,8 @@ def test_another_space_needs_another_folder(tmp_path: Path) -> None:
 
 def test_a_missing_metric_is_named_and_the_trial_stays_open(tmp_path: Path) -> None:
     goal = "hydra.sweeper.minimize=[val/los]"
+    said = done(started(tmp_path, "objective=val/los"), code=2)
+    assert "objective: val/los is no metric of llmexp, so say which way it is better" in said
     said = done(started(tmp_path, "hydra.sweeper.n_trials=1", goal), code=1)
     assert "its result has no val/los; it has " in said and "val/loss" in said
     assert [trial.state for trial in study(tmp_path).trials] == [TrialState.RUNNING]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import random
+import shlex
 import socket
 import subprocess
 import sys
@@ -91,6 +93,55 @@ def test_an_offline_wandb_run_holds_what_the_result_holds(
     assert {"first", "head_only", "local", "classification"} == set(told["tags"])
     for key in ("learning_rate", "tokens_per_second", "gradient_norm", "memory_mb", "loss"):
         assert sum(f"train/{key}" in row for row in found["history"]) == 6, key
+
+
+def test_the_printed_commands_of_an_offline_run_work(tracked: list[str], tmp_path: Path) -> None:
+    """As they stand there, in a folder whose name has to be quoted."""
+    folder = tmp_path / "my runs" / "a"
+    command = [sys.executable, str(ROOT / "run.py"), *tracked, *COMMON, "tracking=wandb"]
+    said = subprocess.run(
+        [*command, f"hydra.run.dir='{folder.relative_to(tmp_path)}'", f"cache.dir={tmp_path}/c"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert said.returncode == 0, said.stdout + said.stderr
+    (file,) = folder.glob("wandb/offline-run-*/run-*.wandb")
+    printed = [shlex.split(line.partition(":")[2]) for line in said.stdout.splitlines()]
+    sync, leet = (
+        [words for words in printed if words[:2] == ["wandb", name]] for name in ("sync", "leet")
+    )
+    # At the start, where the run may yet be killed, and after the last word of training.
+    assert len(sync) == len(leet) == 2
+    assert said.stdout.rindex("wandb sync") > said.stdout.index("W&B was offline")
+    for *_, path in (*sync, *leet):
+        assert (tmp_path / path).samefile(file.parent)
+    told = typed(tmp_path, *sync[-1], "--dry-run")
+    assert file.name in told or file.parent.name in told
+    assert leet[-1][:3] == ["wandb", "leet", "run"]
+    shown = json.loads(typed(tmp_path, "wandb", "leet", "inspect", "--summary", "--json", path))
+    result = json.loads((folder / "result.json").read_text())
+    assert shown["summary"]["test/loss"] == pytest.approx(result["metrics"]["test/loss"])
+    # Two classes and more have a curve each, of the probabilities that the answers hold.
+    assert found_curve(read(file), folder) == {"class 0", "class 1", "class 2"}
+
+
+def found_curve(told: dict[str, Any], folder: Path) -> set[str]:
+    """The labels whose curves are in the table behind `test/pr_curve`."""
+    assert told["summary"]["test/pr_curve_table"]["nrows"] > 0
+    (file,) = folder.glob("wandb/*/files/media/table/test/pr_curve*.table.json")
+    table = json.loads(file.read_text())
+    return {row[table["columns"].index("class")] for row in table["data"]}
+
+
+def typed(cwd: Path, *words: str) -> str:
+    """What a command says that is typed in a folder."""
+    command = [sys.executable, "-m", *words]
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
 
 
 @pytest.mark.long
@@ -235,10 +286,12 @@ def test_precision_by_recall_is_scikit_learn_s_though_a_label_is_missing() -> No
         ("val/accuracy", 0.6, 0.5, True),
         ("val/accuracy", 0.5, 0.5, False),
         ("val/perplexity", 9.0, 8.0, False),
+        ("val/accuracy", None, None, False),
+        ("val/accuracy", None, 0.5, False),
     ],
 )
 def test_best_is_the_version_with_the_best_objective(
-    objective: str, mine: float, best: float | None, wins: bool
+    objective: str, mine: float | None, best: float | None, wins: bool
 ) -> None:
     facts = {"objective": objective, "metrics": {objective: mine}}
     other = None if best is None else {"metrics": {objective: best}}

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from llmexp.compare.settings import differences, settings
 from llmexp.errors import UserError, did_you_mean
+from llmexp.jobs.results import FILE
 
 Result = dict[str, Any]
+
+# Of what differs, so many keys are named.
+MOST_KEYS = 3
 
 
 @dataclass(frozen=True)
@@ -86,22 +92,41 @@ def _told_apart(i: int, names: list[str], firsts: list[Result]) -> str:
 
 
 def _arm(name: str, members: list[Result]) -> Arm:
-    """Two runs of one seed are no two draws: the later one counts."""
+    """The same run twice is no second draw: the later one counts."""
     notes = []
     latest: dict[Any, Result] = {}
-    for run in members:
-        seed = run.get("seed")
-        if seed not in latest or _when(run) >= _when(latest[seed]):
-            latest[seed] = run
+    for run in sorted(members, key=_when):
+        latest[run.get("seed"), _identity(run)] = run
+    kept = list(latest.values())
     apart = differences(members)
-    repeats = len(members) - len(latest)
+    if len({run.get("seed") for run in kept}) < len(kept):
+        raise UserError(_mixed(name, kept))
     if apart:
         said = "; ".join(f"{key} {', '.join(dict.fromkeys(v))}" for key, v in apart.items())
         notes.append(f"{name}: its runs differ in more than the seed ({said})")
-    if repeats:
+    if len(kept) < len(members):
+        repeats = len(members) - len(kept)
         notes.append(f"{name}: {repeats} of its runs repeat a seed; the latest of each counts")
-    return Arm(name, [latest[seed] for seed in sorted(latest, key=str)], tuple(notes))
+    return Arm(name, sorted(kept, key=lambda run: str(run.get("seed"))), tuple(notes))
 
 
-def _when(run: Result) -> str:
-    return str(run.get("folder", ""))
+def _mixed(name: str, runs: list[Result]) -> str:
+    """Why runs of one seed are no arm: they are neither repeats nor further draws."""
+    seed = Counter(run.get("seed") for run in runs).most_common(1)[0][0]
+    found = differences([run for run in runs if run.get("seed") == seed])
+    keys = list(found)[:MOST_KEYS]
+    what = "; ".join(f"{key} {', '.join(dict.fromkeys(found[key]))}" for key in keys)
+    if not keys:
+        return f"--by: runs of {name} with seed {seed} read other train rows; leave out --by"
+    return (
+        f"--by: runs of {name} with seed {seed} differ in more than the seed ({what}), so their "
+        f"mean is no strategy's; add {','.join(keys)} to --by, or leave it out"
+    )
+
+
+def _when(run: Result) -> tuple[float, str]:
+    """When a run ended, by its own record or that of its file."""
+    folder = str(run.get("folder", ""))
+    file = Path(folder) / FILE
+    ended = run.get("ended") or (file.stat().st_mtime if folder and file.is_file() else 0.0)
+    return float(ended), folder

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from llmexp.compare.apart import listed
 from llmexp.compare.figures import memory, number, seconds, short
-from llmexp.compare.verdict import lower_is_better
+from llmexp.compare.tokens import per_token, vocabularies
 from llmexp.errors import UserError, did_you_mean
 from llmexp.jobs.price import charged_seconds
+from llmexp.metrics import lower_is_better
 
 Result = dict[str, Any]
 
@@ -27,8 +27,6 @@ METRICS = (
 )
 # Columns of metrics; one less for each of model and seed, so that 80 characters are enough.
 SHOWN = 3
-# Per token of one tokenizer: other tokens, other numbers.
-PER_TOKEN = ("loss", "perplexity", "token_accuracy")
 CHOICES = ("strategy", "model", "data", "seed", "name", "resume")
 UNMEASURED = ("hydra", "tracking", "tags")
 
@@ -42,6 +40,13 @@ class Group:
     metric: str
     runs: list[Result]
     unfinished: list[Result]
+    vocabularies: list[list[Result]] = field(default_factory=list)
+    """The runs apart by the tokens that the test rows were to them."""
+
+    @property
+    def foreign(self) -> bool:
+        """Whether the metric is per token, of tokens that are not the same ones in all runs."""
+        return len(self.vocabularies) > 1 and per_token(self.metric)
 
     def names(self, key: str) -> list[Any]:
         """The distinct values of a key, in order of appearance."""
@@ -75,13 +80,17 @@ def groups(results: Iterable[Result], metric: str | None = None) -> list[Group]:
 def _group(task: str, fingerprint: str, members: list[Result], metric: str | None) -> Group:
     completed = [r for r in members if r["status"] == "completed"]
     there = Counter(name for run in completed for name in run["metrics"])
-    chosen = metric or max(METRICS, key=lambda name: there[name])
+    apart = vocabularies(completed)
+    telling = [name for name in METRICS if len(apart) < 2 or not per_token(name)]
+    if not any(there[name] for name in telling):
+        telling = list(METRICS)
+    chosen = metric or max(telling, key=lambda name: there[name])
 
     def rank(run: Result) -> tuple[bool, float, float]:
         return *order(run["metrics"], chosen), run["cost"]["total_seconds"]
 
     unfinished = [r for r in members if r["status"] != "completed"]
-    return Group(task, fingerprint, chosen, sorted(completed, key=rank), unfinished)
+    return Group(task, fingerprint, chosen, sorted(completed, key=rank), unfinished, apart)
 
 
 def test_fingerprint(result: Result) -> str:
@@ -174,29 +183,3 @@ def marks(group: Group) -> list[str]:
     """What the marks in the first column mean."""
     at, said = legend(group), changed(group)
     return list(dict.fromkeys(f"({at[i]}) {said[i]}" for i in at))
-
-
-def footnotes(group: Group) -> list[str]:
-    """What a reader must know beside the numbers."""
-    lines = []
-    lacking = [run for run in group.runs if run["metrics"].get(group.metric) is None]
-    if lacking and len(lacking) < len(group.runs):
-        lines.append(f"no {group.metric}, so not compared by it: {listed(lacking)}")
-    named = [m for m in group.metrics() if m.rpartition("/")[2] in PER_TOKEN]
-    if named and "model" in group.varying() and not has_labels(group):
-        lines.append("loss and perplexity are per token: models with other tokenizers differ.")
-    if group.runs and "folder" in group.runs[0]:
-        lines.append(f"best: {group.runs[0]['folder']}")
-    for run in group.unfinished:
-        reason = f": {run['reason']}" if run.get("reason") else ""
-        who = f"{run.get('strategy', '?')} {run.get('model', '?')} seed {run.get('seed', '?')}"
-        lines.append(f"{run['status']}: {who}{reason}" + at(run))
-    return lines
-
-
-def at(run: Result) -> str:
-    return f" ({run['folder']})" if "folder" in run else ""
-
-
-def has_labels(group: Group) -> bool:
-    return any("test/accuracy" in run["metrics"] for run in group.runs)

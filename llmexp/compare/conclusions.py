@@ -5,7 +5,7 @@ from __future__ import annotations
 from llmexp.compare.figures import number, seconds, short
 from llmexp.compare.price import mean_price
 from llmexp.compare.study import Study
-from llmexp.compare.verdict import lower_is_better
+from llmexp.metrics import lower_is_better
 
 # More sentences than this are a page: --html has them all.
 SHOWN = 12
@@ -38,7 +38,8 @@ def how(study: Study) -> list[str]:
 
 def economy(study: Study) -> list[str]:
     """What is worth its price."""
-    if len(study.arms) < 2:
+    front = [arm.name for arm in study.front()]
+    if len(study.arms) < 2 or not front:
         return []
     cheap, lines = study.cheapest_near_best(), []
     if cheap is not None:
@@ -50,7 +51,6 @@ def economy(study: Study) -> list[str]:
             f"cheapest within {near} of the best: {cheap.name} "
             f"({metric} {value}, {seconds(cost)} in all)"
         )
-    front = [arm.name for arm in study.front()]
     lines.append(f"best for their price (total seconds): {', '.join(front)}")
     return lines
 

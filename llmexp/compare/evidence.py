@@ -35,8 +35,11 @@ class Evidence:
         return next((v for v in self.verdicts if {v.first, v.second} == asked), None)
 
 
-def evidence(arms: list[Arm], metric: str) -> Evidence:
-    """Judge arms (best first) by a metric, on the test examples that all their runs answered."""
+def evidence(arms: list[Arm], metric: str, apart: list[list[Result]] | None = None) -> Evidence:
+    """Judge arms (best first) by a metric, on the test examples that all their runs answered.
+
+    Two arms are tested against each other where all their runs are in one part of `apart`.
+    """
     found = Evidence()
     runs = [run for arm in arms for run in arm.runs]
     scored, why = _scored(runs, metric)
@@ -48,12 +51,16 @@ def evidence(arms: list[Arm], metric: str) -> Evidence:
     places = {name: rows for name, rows in judged.items() if rows}
     found.examples = sample.examples
     found.intervals = {name: interval(sample, rows) for name, rows in places.items()}
-    found.verdicts = _verdicts(sample, places, metric)
+    part = {id(run): i for i, runs_ in enumerate(apart or [runs]) for run in runs_}
+    of = {arm.name: {part.get(id(run)) for run in arm.runs} for arm in arms}
+    pairs = [(a, b) for a, b in combinations(places, 2) if len(of[a] | of[b]) == 1]
+    found.verdicts = _verdicts(sample, places, pairs, metric)
     return found
 
 
-def _verdicts(sample: Sample, places: dict[str, list[int]], metric: str) -> list[Verdict]:
-    pairs = list(combinations(places, 2))
+def _verdicts(
+    sample: Sample, places: dict[str, list[int]], pairs: list[tuple[str, str]], metric: str
+) -> list[Verdict]:
     compared = [difference(sample, places[a], places[b]) for a, b in pairs]
     adjusted = holm([d.p for d in compared])
     return [

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from llmexp.compare.answers import LOSSES, PREDICTIONS
+from llmexp.compare.corpus import CORPUS
 from llmexp.compare.statistics.sample import Numbers, Value, means
 
 Row = dict[str, Any]
@@ -32,7 +33,7 @@ class Measure:
 
 
 def measures(metric: str, labels: list[str]) -> list[Measure]:
-    """The ways in which a metric may follow from what runs keep; none for one of a whole corpus."""
+    """The ways in which a metric may follow from what runs keep; none for one that is not ours."""
     name = metric.rpartition("/")[2] if not metric.startswith("test/f1/") else metric[5:]
     if name.startswith("f1/") or name in MACRO:
         value = MACRO.get(name) or partial(_f1_of, at=labels.index(name[3:]))
@@ -125,6 +126,7 @@ KNOWN: dict[str, list[Measure]] = {
     "accuracy": [Measure(PREDICTIONS, _right)],
     "exact_match": [Measure(PREDICTIONS, _equal)],
     "rouge_l": [Measure(PREDICTIONS, _rouge)],
+    **{name: [Measure(PREDICTIONS, *corpus)] for name, corpus in CORPUS.items()},
     "loss": [
         Measure(LOSSES, _PER_TOKEN, _quotient, False, ("nats", "tokens"), 1e-3),
         Measure(PREDICTIONS, _surprise, means, False, ("reference", "scores"), 2e-3),

@@ -5,28 +5,28 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-Result = dict[str, Any]
+from llmexp.sweeps.identity import decisive, is_decisive
 
-# Keys of the config whose values can change a number; the rest says who watches and where.
-MEASURED = ("strategy", "model", "data", "optim", "trainer", "callbacks", "hardware", "choices")
-# What is only in the overrides of a run without a recorded config.
-UNMEASURED = ("seed", "name", "resume", "tags", "tracking", "cache", "cost", "hydra", "objective")
+Result = dict[str, Any]
 
 
 def settings(result: Result) -> dict[str, str]:
-    """`strategy.rank: 16` and so on, from the run's recorded config, else from its overrides."""
+    """`strategy.rank: 16` and so on, from the run's recorded config, else from its overrides.
+
+    What changes no number is left out, and so is the seed.
+    """
     file = Path(result.get("folder", "")) / "config.yaml"
     if "folder" not in result or not file.is_file():
         return _of_overrides(result)
     from omegaconf import OmegaConf
 
-    tree = OmegaConf.to_container(OmegaConf.load(file), resolve=False)
-    return {k: str(v) for k, v in _flat(tree, "") if k.split(".")[0] in MEASURED}
+    tree: Any = OmegaConf.to_container(OmegaConf.load(file), resolve=False)
+    return {k: str(v) for k, v in _flat(decisive(tree), "") if k != "seed"}
 
 
 def _of_overrides(result: Result) -> dict[str, str]:
     pairs = [o.lstrip("+~").partition("=") for o in result.get("overrides", [])]
-    found = {key: value for key, _, value in pairs if key.split(".")[0] not in UNMEASURED}
+    found = {key: value for key, _, value in pairs if key != "seed" and is_decisive(key)}
     return found | {key: str(result.get(key)) for key in ("strategy", "model", "data")}
 
 

@@ -10,7 +10,8 @@ from llmexp.compare.comparison import Group, order
 from llmexp.compare.evidence import Evidence, evidence
 from llmexp.compare.price import mean_price
 from llmexp.compare.statistics.interval import Interval
-from llmexp.compare.verdict import Verdict, lower_is_better
+from llmexp.compare.verdict import Verdict
+from llmexp.metrics import lower_is_better
 
 # "As good as the best": one point of a metric between 0 and 1, one percent of any other.
 NEAR = 0.01
@@ -37,6 +38,8 @@ class Study:
 
     def front(self, key: str = "total_seconds") -> list[Arm]:
         """The arms that no other beats in quality without costing more: best first."""
+        if self.group.foreign:
+            return []
         ranked = [(arm, mean_price(arm)[key]) for arm in self.arms]
         known = [(a, p) for a, p in ranked if p is not None and self.quality(a) is not None]
         front, least = [], float("inf")
@@ -49,10 +52,11 @@ class Study:
     def cheapest_near_best(self, key: str = "total_seconds") -> Arm | None:
         """The cheapest arm within one point of the best."""
         best = self.quality(self.arms[0]) if self.arms else None
-        if best is None:
+        if best is None or self.group.foreign:
             return None
         slack = NEAR if not lower_is_better(self.group.metric) else NEAR * abs(best)
-        near = [a for a in self.arms if self._behind(a, best) <= slack]
+        # 0.90 - 0.89 is a little more than 0.01 in binary.
+        near = [a for a in self.arms if self._behind(a, best) <= slack + 1e-9 * abs(best)]
         priced = [(cost, a) for a in near if (cost := mean_price(a)[key]) is not None]
         return min(priced, key=lambda pair: pair[0])[1] if priced else None
 
@@ -75,4 +79,5 @@ def study(group: Group, by: list[str] | None = None) -> Study:
         return (*order({group.metric: value}, group.metric), mean_price(arm)["total_seconds"])
 
     ranked = sorted(found, key=rank)
-    return Study(group, ranked, evidence(ranked, group.metric))
+    apart = group.vocabularies if group.foreign else [group.runs]
+    return Study(group, ranked, evidence(ranked, group.metric, apart))

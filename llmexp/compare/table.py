@@ -8,6 +8,7 @@ from typing import Any
 from llmexp.compare import comparison
 from llmexp.compare.arms import Arm
 from llmexp.compare.figures import memory, number, seconds, short
+from llmexp.compare.footnotes import footnotes
 from llmexp.compare.price import mean_price
 from llmexp.compare.study import Study
 
@@ -29,7 +30,7 @@ class Table:
 
 def table(study: Study) -> Table:
     group = study.group
-    title, notes = comparison.title(group), comparison.footnotes(group)
+    title, notes = comparison.title(group), footnotes(group)
     if not study.several:
         columns, rows = comparison.columns(group), comparison.rows(group)
         narrow = len(group.varying()) > 1

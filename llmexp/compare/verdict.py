@@ -9,16 +9,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from llmexp.compare.statistics.difference import Difference
-from llmexp.compare.statistics.sample import Sample
+from llmexp.compare.statistics.sample import Numbers, Sample
+from llmexp.metrics import lower_is_better
 
 LEVEL = 0.05
 POWER = 0.8
 # Beyond so many times what there is, more of it is no plan.
 FAR = 1000.0
-
-
-def lower_is_better(metric: str) -> bool:
-    return metric.rpartition("/")[2] in ("loss", "perplexity", "bits_per_byte")
 
 
 @dataclass(frozen=True)
@@ -70,36 +67,45 @@ class Verdict:
 
     def _needed(self) -> str:
         """How much more would tell a difference of the size that is seen."""
-        spread = self.difference.spread
-        count = max(self.seeds)
-        times = self._least(lambda k: (spread.examples / k + spread.seeds, 1.0))
+        d, count = self.difference, max(self.seeds)
+        if d.alike:
+            return "they answer alike"
+        spread, luck = d.spread, max(0.0, d.spread.between - d.spread.seeds)
+        times = self._least(
+            lambda k: (spread.examples / k + spread.seeds, spread.seeds + luck / k, 1.0)
+        )
         if times is not None:
             more = _round(self.sample.examples * (times - 1))
             return f"{more:,} more test examples would be needed"
-        times = self._least(lambda k: (spread.examples + spread.seeds / k, k))
+        times = self._least(lambda k: (spread.examples + spread.seeds / k, spread.between / k, k))
         if times is not None and count > 1:
             return f"about {_round(count * times):,} seeds of each would be needed"
-        times = self._least(lambda k: (spread.variance / k, k))
+        times = self._least(lambda k: (spread.variance / k, spread.between / k, k))
         if times is not None and count > 1:
             examples = _round(self.sample.examples * times)
             seeds = _round(count * times)
             return f"about {seeds:,} seeds of each and {examples:,} test examples would be needed"
-        d = self.difference
         return f"any difference is below {self._amount(max(abs(d.low), abs(d.high)))}"
 
-    def _least(self, effort: Callable[[float], tuple[float, float]]) -> float | None:
+    def _least(self, effort: Callable[[float], tuple[float, float, float]]) -> float | None:
         """How many times the effort finds such a difference in four studies of five.
 
-        `effort` gives for a multiple the variance, and by how much its degrees of freedom grow.
+        `effort` gives for a multiple the variance, the one between seeds alone, and by how much
+        their degrees of freedom grow.
         """
         from scipy.stats import t
 
-        multiples = np.geomspace(1.01, FAR, 700)
-        variances, grown = np.array([effort(k) for k in multiples]).T
-        freedom = self.difference.spread.freedom * grown
-        reach = t.ppf(1 - LEVEL / 2 / max(1, self.pairs), freedom) + t.ppf(POWER, freedom)
-        enough = multiples[abs(self.difference.mean) >= reach * np.sqrt(variances)]
-        return float(enough[0]) if len(enough) else None
+        spread, multiples = self.difference.spread, np.geomspace(1.01, FAR, 700)
+        variance, between, grown = np.array([effort(k) for k in multiples]).T
+
+        def reach(part: Numbers, freedom: Numbers) -> Numbers:
+            steps = t.ppf(1 - LEVEL / 2 / max(1, self.pairs), freedom) + t.ppf(POWER, freedom)
+            return np.asarray(steps * np.sqrt(part))
+
+        whole = reach(variance, spread.freedom * grown)
+        far = np.maximum(whole, reach(between, spread.between_freedom * grown))
+        enough = multiples[abs(self.difference.mean) >= far]
+        return float(enough[0]) if len(enough) and self.difference.mean else None
 
 
 def _round(count: float) -> int:

@@ -62,11 +62,12 @@ def values(report: Report, e: Experiment | None, specs: dict[str, Any], origins:
 def devices(report: Report, e: Experiment) -> None:
     """Whether the machine has what the run asks for."""
     from llmexp.hardware import check_devices
-    from llmexp.nets.attention import check_here
+    from llmexp.nets import attention, compilation
 
     with report.stage("hardware"):
         check_devices(e.config.hardware)
-        check_here(e.model.attention)
+        attention.check_here(e.model.attention)
+        compilation.check_here(e.model.compile and e.strategy.trains, e.config.hardware)
 
 
 def rows(report: Report, task: Task) -> Examples | None:
@@ -98,8 +99,11 @@ def splits(report: Report, task: Task, examples: Examples) -> None:
     # What validation carves off was train, and it chooses the checkpoint that is tested.
     carved = examples.validation if task.validation is None else []
     report.overlap = overlap([*examples.train, *carved], examples.test)
-    verdicts_data.splits(report)
-    verdicts_data.balance(report)
+    if examples.stream is not None:
+        # Of the first rows alone.
+        report.overlap["complete"] = False
+    verdicts_data.splits(report, task)
+    verdicts_data.balance(report, task)
 
 
 def tokens(report: Report, context: Context) -> None:

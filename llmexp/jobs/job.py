@@ -18,7 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from llmexp.errors import ConfigError, UserError
-from llmexp.jobs import advice, changes
+from llmexp.jobs import advice, changes, hydra_record
 from llmexp.jobs.launch import end_with_parent, is_first
 from llmexp.jobs.lock import FILE as LOCK
 from llmexp.jobs.lock import FolderLock
@@ -34,7 +34,7 @@ from llmexp.jobs.results import (
     write_result,
 )
 from llmexp.jobs.signals import Signals
-from llmexp.secrets import recorded, scrub, supplied
+from llmexp.secrets import leaves_hidden, recorded, supplied
 
 CONFIG = "config.yaml"
 
@@ -51,9 +51,11 @@ def prepare(cfg: DictConfig, hydra: DictConfig, keep: bool = False) -> Path:
     """
     folder = Path(hydra.runtime.output_dir)
     tree = recorded(cfg)
+    hydra_record.scrub(folder, hydra)
+    _refuse_taken(
+        folder, tree
+    )  # before a lock is left there; again below, where nobody else writes
     with FolderLock(folder) as lock:
-        for file in (*folder.rglob("*.yaml"), *folder.parent.glob("multirun.yaml")):
-            scrub(file)  # Hydra's own record of the overrides
         try:
             _write(folder, tree, hydra)
         except OSError as error:
@@ -65,16 +67,21 @@ def prepare(cfg: DictConfig, hydra: DictConfig, keep: bool = False) -> Path:
     return folder
 
 
-def _write(folder: Path, tree: dict[str, Any], hydra: DictConfig) -> None:
-    """The config and the first result of a run, where none is there that it would not continue."""
+def _refuse_taken(folder: Path, tree: dict[str, Any]) -> None:
     if (folder / "result.json").exists() and tree["resume"] == "never":
         raise UserError(
             f"{folder} holds a run already; say resume=auto to continue it, or choose another "
             "hydra.run.dir"
         )
-    overrides = [line.removeprefix("++") for line in hydra.overrides.task]
+
+
+def _write(folder: Path, tree: dict[str, Any], hydra: DictConfig) -> None:
+    """The config and the first result of a run, where none is there that it would not continue."""
+    _refuse_taken(folder, tree)
+    overrides = leaves_hidden([line.removeprefix("++") for line in hydra.overrides.task])
     launch = {
         "overrides": overrides,
+        "options": hydra_record.options(hydra),
         "sweep": hydra.mode.name == "MULTIRUN",
         "made": all(path.name == LOCK for path in folder.iterdir()),
     }
@@ -86,7 +93,7 @@ def _write(folder: Path, tree: dict[str, Any], hydra: DictConfig) -> None:
     reserve(folder)
     write_atomic(folder / CONFIG, text)
     if not (folder / "result.json").exists():
-        write_result(folder, begun(folder, tree, overrides))
+        write_result(folder, begun(folder, tree, overrides, launch["options"]))
 
 
 def read_config(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -35,7 +35,9 @@ def provenance(overrides: list[str]) -> dict[str, Any]:
     """Facts known before the data is read; the data fingerprint is added by the run."""
     import torch
 
-    packages = {d.metadata["Name"]: d.version for d in distributions() if d.metadata["Name"]}
+    # Each look at a distribution's metadata reads its file again.
+    found = [(about["Name"], about["Version"]) for d in distributions() if (about := d.metadata)]
+    packages = {name: version for name, version in found if name}
     return {
         "command": ["python", "run.py", *overrides],
         "git": git_state(Path(__file__).parent),

@@ -23,6 +23,7 @@ from llmexp.jobs.results import (
     reserve,
     write_atomic,
     write_result,
+    written,
 )
 from llmexp.jobs.signals import Signals
 
@@ -69,7 +70,7 @@ class Record:
             "energy_kwh": None,
         }
         self.result: dict[str, Any] = {
-            **begun(folder, tree, self.overrides),
+            **begun(folder, tree, self.overrides, launch.get("options", [])),
             "started": self.lives.started,
             "task": experiment.task.kind,
             "baseline": {},
@@ -110,8 +111,7 @@ class Record:
 
     def write(self) -> None:
         if self.writes:
-            facts = json.dumps(self.provenance, indent=2)
-            write_atomic(self.folder / "provenance.json", facts + "\n")
+            write_atomic(self.folder / "provenance.json", written(self.provenance))
             write_result(self.folder, self.result)
 
     def parameters(self, net: Any) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from llmexp.jobs.launch import is_first
-from llmexp.secrets import hidden
+from llmexp.secrets import hidden, leaves_hidden
 
 EXIT_CODES = {
     "completed": 0,
@@ -42,6 +42,11 @@ def write_atomic(path: Path, text: str) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def written(value: Any) -> str:
+    """A tree as JSON, its secrets hidden while they are not yet spelt as JSON spells them."""
+    return json.dumps(_jsonable(leaves_hidden(value)), indent=2, ensure_ascii=False) + "\n"
+
+
 def _jsonable(value: Any) -> Any:
     """JSON has no NaN and no infinity; null says that a number is not there."""
     if isinstance(value, dict):
@@ -53,10 +58,13 @@ def _jsonable(value: Any) -> Any:
     return value
 
 
-def begun(folder: Path, tree: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
+def begun(
+    folder: Path, tree: dict[str, Any], overrides: list[str], options: list[str]
+) -> dict[str, Any]:
     """What `result.json` says from the moment there is a folder."""
     choices = tree["choices"]
-    again = [line for line in overrides if not line.startswith("resume=")]
+    again = [*options, *(line for line in overrides if not line.startswith("resume="))]
+    again = [hidden(line) for line in again]
     again += ["resume=auto", f"hydra.run.dir={os.path.relpath(folder)}"]
     return {
         "schema": 1,
@@ -67,13 +75,13 @@ def begun(folder: Path, tree: dict[str, Any], overrides: list[str]) -> dict[str,
         "seed": tree["seed"],
         "overrides": overrides,
         "metrics": {},
-        "resume_command": f"python run.py {shlex.join(again)}",
+        "resume_command": f"python -m llmexp run {shlex.join(again)}",
     }
 
 
 def write_result(folder: Path, result: dict[str, Any]) -> None:
     """Replace the result; on a full disk out of the room that was reserved for it."""
-    text = json.dumps(_jsonable(result), indent=2, ensure_ascii=False) + "\n"
+    text = written(result)
     try:
         write_atomic(folder / FILE, text)
     except OSError as error:

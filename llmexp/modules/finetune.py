@@ -18,6 +18,7 @@ from llmexp.modules.beginning import Beginning, same_world
 from llmexp.modules.evaluation import Evaluation
 from llmexp.modules.gathered import from_all
 from llmexp.modules.portions import Portions
+from llmexp.nets.compilation import compile_blocks
 from llmexp.nets.dequantization import Dequantised
 from llmexp.nets.freezing import frozen_blocks, rest
 from llmexp.nets.prefix import standing_in
@@ -68,11 +69,13 @@ class FineTune(Evaluation):
         return self
 
     def on_fit_start(self) -> None:
-        """The task looks at the network where and as it will be trained."""
+        """The task looks at the network where and as it will be trained; then it is compiled."""
         found = [c for c in self.trainer.callbacks if isinstance(c, Guard)]  # type: ignore[attr-defined]
         self.guard = found[0] if found else self.guard
         with self.trainer.precision_plugin.forward_context(), self._precision():
             self.task.prove(self.net)
+        if self.context.model.compile:
+            compile_blocks(self.net, self.frozen)
 
     def loss(self, batch: Batch) -> Loss:
         with standing_in(self.frozen, batch.get("hidden")), self._precision():

@@ -10,9 +10,14 @@ import torch
 SIDE = 2048
 
 
-def roof(device: torch.device, dtype: torch.dtype = torch.float32, seconds: float = 0.5) -> float:
+def roof(
+    device: torch.device,
+    dtype: torch.dtype = torch.float32,
+    seconds: float = 0.5,
+    side: int = SIDE,
+) -> float:
     """The fastest of the products that fit into some seconds; their memory is freed again."""
-    a, b = (torch.randn(SIDE, SIDE, device=device, dtype=dtype) for _ in range(2))
+    a, b = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
     wait: Callable[[], None] = torch.cuda.synchronize if device.type == "cuda" else _nothing
     best, until = float("inf"), time.perf_counter() + seconds
     while best == float("inf") or time.perf_counter() < until:
@@ -20,7 +25,7 @@ def roof(device: torch.device, dtype: torch.dtype = torch.float32, seconds: floa
         torch.mm(a, b)
         wait()
         best = min(best, time.perf_counter() - began)
-    return 2 * SIDE**3 / best
+    return 2 * side**3 / best
 
 
 def _nothing() -> None:

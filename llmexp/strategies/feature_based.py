@@ -56,7 +56,9 @@ class FeatureBased(Strategy):
         why = "texts run through the frozen backbone once, before any step"
         names = ("data.batch_size", "data.tokens_per_batch", "data.num_workers")
         found |= dict.fromkeys(names, why)
-        found |= dict.fromkeys(("model.dropout", "model.gradient_checkpointing"), why)
+        found |= dict.fromkeys(
+            ("model.dropout", "model.gradient_checkpointing", "model.compile"), why
+        )
         if self.pooling is None:
             del found["model.pooling"]
         else:

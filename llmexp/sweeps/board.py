@@ -11,10 +11,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
-from llmexp.errors import UserError
-from llmexp.jobs.results import write_atomic
+from llmexp.jobs.results import write_atomic, written
+from llmexp.sweeps.claim import Claim
+from llmexp.sweeps.journal import FILE as JOURNAL
+from llmexp.sweeps.journal import repaired
 
 if TYPE_CHECKING:
     from llmexp.sweeps.job import Job
@@ -47,8 +49,9 @@ class Entry:
 class Board:
     """The jobs of one sweep folder; every change is on disk before the call returns."""
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, claim: Claim | None = None):
         self.folder = folder
+        self.claim = claim or Claim(folder)
         self.path = folder / FILE
 
     def read(self) -> dict[str, Any]:
@@ -58,11 +61,22 @@ class Board:
     def entries(self) -> list[Entry]:
         return [Entry(**line) for line in self.read().get("jobs", [])]
 
+    def enter(self, overrides: list[str]) -> None:
+        """Begin the sweep, or join those who work on its search already."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with self._locked():
+            if self.claim.take():
+                repaired(self.folder / JOURNAL)
+                self.open(overrides)
+            else:
+                state = self.read()
+                self._write({**state, "workers": [*state["workers"], _me()]})
+            self.claim.share()
+
     def open(self, overrides: list[str]) -> None:
         """A start of the sweep; what earlier ones, also cut off ones, knew of its jobs is kept."""
-        self.folder.mkdir(parents=True, exist_ok=True)
         state = {"schema": 1, "status": "running", "overrides": overrides, "started": time.time()}
-        state |= {"pid": os.getpid(), "host": socket.gethostname(), "ended": None, "signal": 0}
+        state |= {"workers": [_me()], "ended": None, "signal": 0}
         before = self.read()
         lines = [*before.get("earlier", []), *before.get("jobs", [])]
         known = {line["name"]: _to_come(line) for line in lines}
@@ -78,13 +92,17 @@ class Board:
         self.tell(signal=number)
 
     def close(self) -> int:
-        """The end of the sweep; its exit code."""
-        state = self.read()
-        bad = not all(line["status"] in GOOD for line in state["jobs"])
-        code = 128 + state["signal"] if state["signal"] else int(bad)
-        status = ENDED.get(code, "failed" if bad else "completed")
-        del state["earlier"]
-        self._write({**state, "status": status, "ended": time.time()})
+        """The end of the sweep for this process; its exit code. The last one says how it went."""
+        with self._locked():
+            last, state = self.claim.leave(), self.read()
+            fine = GOOD if last else (*GOOD, "running", "pending")
+            bad = not all(line["status"] in fine for line in state["jobs"])
+            code = 128 + state["signal"] if state["signal"] else int(bad)
+            if last:
+                state |= {"status": ENDED.get(code, "failed" if bad else "completed")}
+                state |= {"ended": time.time()}
+                del state["earlier"]
+            self._write(state if last else {**state, "signal": 0})
         return code
 
     def plan(self, jobs: Iterable[Job]) -> None:
@@ -101,7 +119,7 @@ class Board:
             earlier = {line["name"]: line for line in state.get("earlier", [])}
             lines = {line["name"]: line for line in state["jobs"]}
             for entry in (job.entry for job in jobs):
-                before = earlier.get(entry.name)
+                before = lines.get(entry.name) or earlier.get(entry.name)
                 if before is not None and before["identity"] == entry.identity:
                     entry.starts, entry.seconds = before["starts"], before["seconds"]
                     entry.started, entry.pid = before["started"], before["pid"]
@@ -112,7 +130,8 @@ class Board:
         """Show the jobs of earlier starts, too: this one may have nothing left to do for them."""
         with self._locked():
             state = self.read()
-            self._write({**state, "jobs": [*state["earlier"], *state["jobs"]]})
+            lines = {line["name"]: line for line in [*state["earlier"], *state["jobs"]]}
+            self._write({**state, "jobs": list(lines.values())})
 
     def put(self, entry: Entry) -> None:
         """Replace what is shown of one job."""
@@ -127,24 +146,14 @@ class Board:
         return FileLock(self.folder / ".sweep.json.lock")
 
     def _write(self, state: dict[str, Any]) -> None:
-        write_atomic(self.path, json.dumps(state, indent=2, ensure_ascii=False) + "\n")
+        write_atomic(self.path, written(state))
+
+
+def _me() -> dict[str, Any]:
+    """This process, for those who ask whether it lives."""
+    return {"pid": os.getpid(), "host": socket.gethostname(), "started": time.time()}
 
 
 def _to_come(line: dict[str, Any]) -> dict[str, Any]:
     """What an earlier start wrote of a job, as it is when the sweep is started again."""
     return line if line["status"] in GOOD else {**line, "status": "pending", "reason": None}
-
-
-def claim(folder: Path) -> FileLock:
-    """Hold the folder of a sweep until this process ends; refuses one that is being run."""
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / ".sweep.lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        pid = Board(folder).read().get("pid")
-        raise UserError(
-            f"{folder}: process {pid} is running this sweep; watch it with "
-            f"llmexp status {folder}, or give another hydra.sweep.dir"
-        ) from error
-    return lock

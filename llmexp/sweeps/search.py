@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -46,7 +47,7 @@ class Search(Sweeper):
         try:
             return self._sweep(arguments)
         except UserError as error:  # Hydra would show it as a trace
-            self.runner.board.tell(refused=str(error))
+            self.runner.board.tell(refused={"pid": os.getpid(), "why": str(error)})
             return []
 
     def _sweep(self, arguments: list[str]) -> list[JobReturn]:

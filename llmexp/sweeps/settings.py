@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.types import Override
@@ -11,13 +11,12 @@ from hydra.core.plugins import Plugins
 
 from llmexp.config import NonNegativeInt, PositiveInt, spec
 from llmexp.errors import ConfigError
+from llmexp.metrics import Direction, direction
 from llmexp.sweeps.launcher import SweepLauncher
 from llmexp.sweeps.space import Choice, Range, Space, leaves, of_override, probes, without
 
 if TYPE_CHECKING:
     from llmexp.configure.composed import Composed
-
-Direction = Literal["minimize", "maximize"]
 
 
 @spec
@@ -28,9 +27,11 @@ class Settings:
     """By key: {low, high, log, step} or {choices}; sweeps on the command line are added."""
     n_trials: PositiveInt
     """Trials in all, however often the search is started."""
+    objective: str
+    """A key of `result.json`; which way it is better is known of every metric of ours."""
     minimize: list[str]
     maximize: list[str]
-    """Keys of `result.json`, such as val/loss, test/accuracy and cost/total_seconds."""
+    """Objectives by their direction, such as test/accuracy and cost/total_seconds, instead."""
     prune: bool
     """With one objective: stop a trial that is worse than the median at the same validation."""
     startup_trials: NonNegativeInt
@@ -41,7 +42,26 @@ class Settings:
     def objectives(self) -> dict[str, Direction]:
         """Direction by key."""
         found: dict[str, Direction] = dict.fromkeys(self.minimize, "minimize")
-        return found | dict.fromkeys(self.maximize, "maximize")
+        found |= dict.fromkeys(self.maximize, "maximize")
+        return found or {self.objective: direction(self.objective) or "minimize"}
+
+    def complaints(self) -> list[str]:
+        """What a search would get wrong."""
+        found = [
+            f"hydra.sweeper.{said}: {key} is better where it is "
+            f"{'lower' if right == 'minimize' else 'higher'}; name it in hydra.sweeper.{right}"
+            for said, keys in (("minimize", self.minimize), ("maximize", self.maximize))
+            for key in keys
+            if (right := direction(key)) not in (None, said)
+        ]
+        both = sorted({*self.minimize} & {*self.maximize})
+        found += [f"hydra.sweeper.maximize: {key} is in minimize, too" for key in both]
+        if not self.minimize and not self.maximize and direction(self.objective) is None:
+            found.append(
+                f"objective: {self.objective} is no metric of llmexp, so say which way it is "
+                f"better: hydra.sweeper.minimize=[{self.objective}] or maximize"
+            )
+        return found
 
 
 def space_of(settings: Settings, overrides: Sequence[Override]) -> Space:
@@ -111,19 +131,23 @@ def is_a(base: type, target: str) -> bool:
     return found is not None and issubclass(found, base)
 
 
+def _filled(node: Any, objective: str) -> Any:
+    """The node with `${objective}` in place."""
+    if isinstance(node, dict):
+        return {key: _filled(value, objective) for key, value in node.items()}
+    if isinstance(node, list):
+        return [_filled(value, objective) for value in node]
+    return node.replace("${objective}", objective) if isinstance(node, str) else node
+
+
 def _checked(node: dict[str, Any], base: Composed) -> Settings:
     from llmexp.configure.preflight import make
 
     complaints: list[str] = []
+    # Hydra resolves its node later.
+    node = _filled(node, base.tree["objective"])
     settings = make(Settings, node, "hydra.sweeper", base.where, complaints)
-    if settings is not None and not settings.objectives:
-        complaints.append("hydra.sweeper.minimize: name an objective here or in maximize")
-    for key in sorted(settings.minimize) if settings is not None else ():
-        if key.replace("${objective}", base.tree["objective"]) in settings.maximize:
-            complaints.append(
-                f"hydra.sweeper.maximize: {base.tree['objective']} is in minimize, too; "
-                "hydra.sweeper.minimize=[] takes it out"
-            )
+    complaints += settings.complaints() if settings is not None else []
     if not is_a(SweepLauncher, (base.hydra.get("launcher") or {}).get("_target_", "")):
         complaints.append("hydra/launcher: a search needs one of ours: local or submitit_slurm")
     if complaints:

@@ -9,7 +9,8 @@ from pathlib import Path
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from llmexp.sweeps.board import Board, claim
+from llmexp.sweeps.board import Board
+from llmexp.sweeps.claim import Claim
 from llmexp.sweeps.job import Job
 from llmexp.sweeps.local import Local
 from llmexp.sweeps.names import shown
@@ -17,12 +18,14 @@ from llmexp.sweeps.pool import Pool
 
 
 @contextmanager
-def board_of(folder: Path, overrides: list[str]) -> Iterator[Board]:
-    """The board of a sweep while this process, and no other, runs it."""
-    with claim(folder):
-        board = Board(folder)
-        board.open([shown(line) for line in overrides])
+def board_of(folder: Path, overrides: list[str], shared: bool) -> Iterator[Board]:
+    """The board of a sweep while this process runs it; others may too where it is `shared`."""
+    board = Board(folder, Claim(folder, shared))
+    board.enter([shown(line) for line in overrides])
+    try:
         yield board
+    finally:
+        board.claim.close()
 
 
 def one_job(cfg: DictConfig) -> float | None:

@@ -53,7 +53,7 @@ def state_of(folder: Path) -> State:
     state = Board(folder).read() or _single(folder)
     # Between a start and the composing of its jobs: those of the starts before it.
     state["jobs"] = state["jobs"] or state.get("earlier", [])
-    alive = state["status"] == "running" and _alive(state)
+    alive = state["status"] == "running" and ("workers" not in state or _alive(state))
     if state["status"] == "running" and not alive:
         state["status"] = "cut off"
     for job in state["jobs"]:
@@ -75,15 +75,19 @@ def _single(folder: Path) -> State:
     job = {"name": ".", "status": result["status"], "reason": result.get("reason")}
     job |= {"overrides": result.get("overrides", []), "values": result.get("metrics", {})}
     job |= {"seconds": result.get("cost", {}).get("total_seconds"), "started": None, "pid": None}
-    return {"status": result["status"], "pid": None, "jobs": [job]}
+    return {"status": result["status"], "jobs": [job]}
 
 
 def _alive(state: State) -> bool:
-    """Whether the process that runs the sweep is there; on another machine nobody can tell."""
-    if state["pid"] is None or state["host"] != socket.gethostname():
+    """Whether a process that runs the sweep is there; on another machine nobody can tell."""
+    return any(map(_lives, state["workers"]))
+
+
+def _lives(worker: State) -> bool:
+    if worker["host"] != socket.gethostname():
         return True
     try:
-        return bool(psutil.Process(state["pid"]).create_time() <= state["started"])
+        return bool(psutil.Process(worker["pid"]).create_time() <= worker["started"])
     except (psutil.NoSuchProcess, psutil.AccessDenied):
         return False
 

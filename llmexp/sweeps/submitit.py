@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
+from llmexp.configure.allow import named
 from llmexp.errors import UserError
 from llmexp.sweeps.errand import ALIVE, SIGNAL, Errand
 from llmexp.sweeps.launcher import SweepLauncher
@@ -65,14 +66,18 @@ class Submitit(SweepLauncher):
         for key, value in texts.items():
             if not WORD.fullmatch(value):
                 raise UserError(f"hydra.launcher.{key}: {value!r} is not a plain word")
+        for key, name, value in named(self.asked, "hydra.launcher"):
+            inside = value if isinstance(value, list) else [value]
+            if not all(str(text).isprintable() for text in [name, *inside]):
+                raise UserError(f"{key}: holds a line break or another control character")
         try:
             auto = submitit.AutoExecutor(folder=self._folder(), cluster=self.executor)
         except RuntimeError as error:
             raise UserError(f"hydra.launcher.executor: {error}") from error
         given = {k: v for k, v in self.asked.items() if v is not None}
         own = ("timeout_min", "nodes", "tasks_per_node", "gpus_per_node", "cpus_per_task", "mem_gb")
-        named = {k if k in own else f"slurm_{k}": v for k, v in given.items()}
-        auto.update_parameters(name="llmexp", stderr_to_stdout=True, **named)
+        by_name = {k if k in own else f"slurm_{k}": v for k, v in given.items()}
+        auto.update_parameters(name="llmexp", stderr_to_stdout=True, **by_name)
         return auto._executor
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import optuna
+from filelock import FileLock, Timeout
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
@@ -16,13 +17,13 @@ from optuna.trial import TrialState
 from llmexp.errors import UserError
 from llmexp.jobs.events import whole_lines
 from llmexp.jobs.results import read_result
+from llmexp.sweeps.journal import FILE
 from llmexp.sweeps.settings import Settings
 from llmexp.sweeps.space import Space
 
 if TYPE_CHECKING:
     from llmexp.sweeps.job import Job
 
-FILE = "study.journal"
 # What would end the same way again; any other failure leaves its trial open for the next start.
 FINAL = ("diverged", "out_of_memory")
 
@@ -38,15 +39,18 @@ class Trials:
         self.of_job: dict[str, optuna.Trial] = {}
         self.seen: dict[int, int] = {}
         """Validations of a trial that were judged already."""
+        self.held: dict[int, FileLock] = {}
+        """What this worker has taken; until it ends, though the trial may fail before."""
         self.judged = len(settings.objectives) == 1 and settings.prune
         self.study = optuna.create_study(
             study_name="search",
-            storage=JournalStorage(JournalFileBackend(str(repaired(folder / FILE)))),
+            storage=JournalStorage(JournalFileBackend(str(folder / FILE))),
             directions=list(settings.objectives.values()),
             pruner=optuna.pruners.MedianPruner(n_startup_trials=settings.startup_trials),
             load_if_exists=True,
         )
-        self._same_question()
+        with self._alone():
+            self._same_question()
 
     def _same_question(self) -> None:
         """A study answers one question; another needs a folder of its own."""
@@ -63,17 +67,45 @@ class Trials:
             self.study.set_user_attr("asked", asked)
 
     def open(self) -> Iterator[tuple[int, dict[str, str]]]:
-        """Number and overrides of each trial that is to run: begun ones first, then new ones."""
-        for frozen in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            self.seen[frozen.number] = len(frozen.intermediate_values)
-            yield self._opened(optuna.Trial(self.study, frozen._trial_id))
-        distributions = {key: found.distribution() for key, found in self.space.items()}
-        while (count := len(self.study.get_trials(deepcopy=False))) < self.settings.n_trials:
+        """Number and overrides of each trial that is to run, until none is left for this worker."""
+        while (trial := self._next()) is not None:
+            yield self._opened(trial)
+
+    def _next(self) -> optuna.Trial | None:
+        """A trial that was begun and that nobody works on, else a new one; None at `n_trials`."""
+        with self._alone():
+            for frozen in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+                if self._hold(frozen.number):
+                    self.seen[frozen.number] = len(frozen.intermediate_values)
+                    return optuna.Trial(self.study, frozen._trial_id)
+            count = len(self.study.get_trials(deepcopy=False))
+            if count >= self.settings.n_trials:
+                return None
             # By its number, so that a search that was cut off proposes what it would have.
             self.study.sampler = optuna.samplers.TPESampler(
                 seed=self.settings.seed + count, n_startup_trials=self.settings.startup_trials
             )
-            yield self._opened(self.study.ask(distributions))
+            trial = self.study.ask({key: found.distribution() for key, found in self.space.items()})
+            self._hold(trial.number)
+            return trial
+
+    def _alone(self) -> FileLock:
+        """Workers take trials one after the other: none twice, and none too many."""
+        return FileLock(self.folder / ".study.lock")
+
+    def _hold(self, number: int) -> bool:
+        """Take a trial, until this process ends; False where a worker, this one too, has it."""
+        if number in self.held:
+            return False
+        folder = self.folder / ".trials"
+        folder.mkdir(exist_ok=True)
+        lock = FileLock(folder / f"{number}.lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            return False
+        self.held[number] = lock
+        return True
 
     def _opened(self, trial: optuna.Trial) -> tuple[int, dict[str, str]]:
         self.latest = trial
@@ -148,15 +180,3 @@ def validations(folder: Path, key: str) -> list[float]:
     lines = whole_lines(folder / "metrics.jsonl")
     found = [json.loads(line) for line in lines if f'"{key}"' in line]
     return [event[key] for event in found if event.get(key) is not None]
-
-
-def repaired(path: Path) -> Path:
-    """The journal without what a killed search left behind: half a line, its lock."""
-    path.with_name(path.name + ".lock").unlink(missing_ok=True)
-    if path.is_file():
-        whole = path.read_bytes()
-        end = whole.rfind(b"\n") + 1
-        if end < len(whole):
-            with path.open("r+b") as file:
-                file.truncate(end)
-    return path

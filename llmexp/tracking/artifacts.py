@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from llmexp.metrics import lower_is_better
+
 if TYPE_CHECKING:
     import wandb
 
@@ -76,6 +78,7 @@ def aliases(mine: dict[str, Any], best: dict[str, Any] | None) -> list[str]:
     name = mine["objective"]
     value = mine["metrics"].get(name)
     other = None if best is None else best.get("metrics", {}).get(name)
-    falls = name.endswith(("loss", "perplexity", "bits_per_byte"))
-    wins = other is None or (value is not None and (value < other if falls else value > other))
+    if value is None:
+        return [LATEST]
+    wins = other is None or (value < other if lower_is_better(name) else value > other)
     return [LATEST, BEST] if wins else [LATEST]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,6 +50,9 @@ class Wandb(Tracking):
         if why is None:
             return []
         return [f"tracking.required: W&B is offline here ({why}); wandb login, or tracking=none"]
+
+    def unread(self) -> dict[str, str]:
+        return {} if self.artifact else {"objective": "tracking.artifact=false: no best is marked"}
 
     def logger(self, experiment: Experiment, context: Context) -> Any:
         from pytorch_lightning.loggers import WandbLogger
@@ -111,9 +115,8 @@ class Wandb(Tracking):
             if mode == "online":
                 print(f"W&B: {run.url}", flush=True)
             else:
-                where = os.path.relpath(Path(run.dir).parent)
-                print(f"W&B is offline ({why}); send it later: wandb sync {where}", flush=True)
-                print(f"  or look at it here: wandb leet run {where}", flush=True)
+                print(f"W&B is offline ({why}); this run is kept here", flush=True)
+                print(commands(run), flush=True)
             return run
         if self.required:
             raise UserError(f"tracking.required: W&B did not start: {why}")
@@ -136,6 +139,14 @@ class Wandb(Tracking):
         except (wandb.Error, OSError) as error:
             print(f"W&B: {str(error).splitlines()[0]}", flush=True)
         run.finish(exit_code=0 if result["status"] == "completed" else 1)
+        if run.offline:
+            print(f"W&B was offline\n{commands(run)}", flush=True)
+
+
+def commands(run: wandb.Run) -> str:
+    """What to type for an offline run, from where this process was started."""
+    where = shlex.quote(os.path.relpath(Path(run.dir).parent))
+    return f"  send it:         wandb sync {where}\n  look at it here: wandb leet run {where}"
 
 
 def run_id(folder: Path) -> str:

@@ -32,28 +32,29 @@ QUIET = [
 
 def ours(work: Work, *more: str, name: str = OURS, cache: Path | None = None) -> Side:
     """llmexp on a work; its caches are fresh unless a folder of warm ones is given."""
+    given = [*STRATEGY[work.trains], *TASKS[work.task](work), f"data.validation={work.test}"]
+    return side(work, [*given, *more], name, cache)
+
+
+def side(work: Work, words: list[str], name: str = OURS, cache: Path | None = None) -> Side:
+    """What every work says, with the words that make it this one; the last of a key counts."""
 
     def command(folder: Path) -> list[str]:
-        given = [
-            *STRATEGY[work.trains],
-            *TASKS[work.task](work),
+        shared = [
             f"data.train={work.train}",
             f"data.test={work.test}",
-            # Nothing is held out of train: the others train on all of it.
-            f"data.validation={work.test}",
             f"data.max_length={work.max_length}",
             f"data.batch_size={work.batch_size}",
             f"trainer.max_epochs={work.epochs}",
+            f"trainer.max_steps={work.steps}",
             f"optim.learning_rate={work.learning_rate}",
             f"seed={work.seed}",
             f"cache.dir={cache or folder / 'cache'}",
             f"hydra.run.dir={folder / 'run'}",
             *QUIET,
         ]
-        if work.steps > 0:
-            given += [f"trainer.max_steps={work.steps}"]
-        given = [o for o in given if not any(o.startswith(m.split("=")[0] + "=") for m in more)]
-        return [sys.executable, RUN, *given, *more]
+        last = {word.partition("=")[0]: word for word in [*shared, *words]}
+        return [sys.executable, RUN, *last.values()]
 
     return Side(name=name, command=command, work=work)
 
@@ -76,7 +77,7 @@ def text(work: Work) -> list[str]:
     fields = [f"model.architecture.{key}={value}" for key, value in shape.items()]
     schedule = ["optim.schedule=constant", "optim.warmup=0"]
     rest = ["model.tokenizer=char", "model.dropout=0.0", "data=text", "data.generation.examples=0"]
-    return ["model=small_gpt", *fields, *rest, *schedule, "trainer.max_epochs=-1"]
+    return ["model=small_gpt", *fields, *rest, *schedule]
 
 
 TASKS = {"classification": classification, "instruction": instruction, "text": text}

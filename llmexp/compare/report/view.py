@@ -8,6 +8,7 @@ from typing import Any
 from llmexp.compare import comparison
 from llmexp.compare.conclusions import amount, conclusions, remarks
 from llmexp.compare.figures import number
+from llmexp.compare.footnotes import footnotes
 from llmexp.compare.price import PRICES, mean_price, price
 from llmexp.compare.report.errors import errors
 from llmexp.compare.report.examples import examples
@@ -16,6 +17,7 @@ from llmexp.compare.report.svg import COLOURS
 from llmexp.compare.settings import differences
 from llmexp.compare.study import Study
 from llmexp.compare.table import bounds
+from llmexp.metrics import lower_is_better
 
 TITLES = {
     "train_seconds": "train",
@@ -50,14 +52,14 @@ def view(study: Study, place: int) -> dict[str, Any]:
         "id": prefix.rstrip("-"),
         "title": comparison.title(study.group),
         "metric": study.group.metric.removeprefix("test/"),
-        "lower": comparison.lower_is_better(study.group.metric),
+        "lower": lower_is_better(study.group.metric),
         "best": _best(study),
         "arms": [
             {"name": a.name, "at": i, "colour": i % COLOURS} for i, a in enumerate(study.arms)
         ],
         "lines": conclusions(study),
-        "remarks": [*remarks(study), *comparison.footnotes(study.group)],
-        "scatter": quality_against_cost(study, f"{prefix}cost-") if study.arms else None,
+        "remarks": [*remarks(study), *footnotes(study.group)],
+        "scatter": quality_against_cost(study, f"{prefix}cost-") if study.front() else None,
         "curves": learning_curves(study, f"{prefix}curve-"),
         "table": _arms(study),
         "runs": _runs(study),
@@ -69,7 +71,7 @@ def view(study: Study, place: int) -> dict[str, Any]:
 
 def _best(study: Study) -> str:
     """The one sentence to take away."""
-    if not study.arms:
+    if not study.front():
         return ""
     first = study.arms[0]
     said = (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -22,6 +22,8 @@ class Difference:
     spread: Spread
     test: str
     """How p was found."""
+    alike: bool = False
+    """Every run of both answered the same."""
 
 
 def difference(sample: Sample, first: list[int], second: list[int]) -> Difference:
@@ -31,17 +33,17 @@ def difference(sample: Sample, first: list[int], second: list[int]) -> Differenc
     over examples. Several: the t test on the components of variance, which asks whether the
     *strategies* differ and not these runs.
     """
-    from scipy.stats import t
-
     mean = float(sample.values[first].mean() - sample.values[second].mean())
     found = spread(sample, [first, second], [1.0, -1.0])
     centre = mean
     if sample.bounded:
         runs = len(first) * len(second)
         centre, found = _adjusted(mean, found, sample.examples, runs)
-    reach = float(t.ppf((1 + LEVEL) / 2, found.freedom)) * found.error
+    reach = found.reach(1 - LEVEL)
     p, test = _p_value(sample, first, second, centre, found)
-    return Difference(mean, centre - reach, centre + reach, p, found, test)
+    parts = sample.parts[first + second]
+    alike = bool((parts == parts[0]).all())
+    return Difference(mean, centre - reach, centre + reach, p, found, test, alike)
 
 
 def _adjusted(mean: float, found: Spread, n: int, runs: int) -> tuple[float, Spread]:
@@ -54,25 +56,24 @@ def _adjusted(mean: float, found: Spread, n: int, runs: int) -> tuple[float, Spr
     centre = mean * n / (n + 2)
     examples = (squares / (n + 2) - centre**2) / (n + 2)
     variance = found.variance + examples - found.examples
-    return centre, Spread(variance, found.freedom, examples, found.seeds)
+    return centre, replace(found, variance=variance, examples=examples)
 
 
 def _p_value(
     sample: Sample, first: list[int], second: list[int], centre: float, found: Spread
 ) -> tuple[float, str]:
-    from scipy.stats import t
-
     if len(first) > 1 or len(second) > 1:
-        error = found.error
-        p = 2 * float(t.sf(abs(centre) / error, found.freedom)) if error > 0 else float(centre == 0)
-        return p, "components of variance"
+        return found.p_value(centre), "components of variance"
     if sample.binary:
         return mcnemar(sample, first[0], second[0]), "McNemar"
     drawn = sample.replicates[first[0]] - sample.replicates[second[0]]
     seen = sample.values[first[0]] - sample.values[second[0]]
     # As if there were no difference: the resamples moved to zero (Koehn 2004 resamples the same).
     beyond = int((np.abs(drawn - seen) >= abs(seen)).sum())
-    return (1 + beyond) / (1 + len(drawn)), "paired bootstrap"
+    p = (1 + beyond) / (1 + len(drawn))
+    # Nothing as far in all the resamples: how much rarer it is, they cannot say.
+    p = p if beyond else min(p, found.p_value(centre))
+    return p, "paired bootstrap"
 
 
 def mcnemar(sample: Sample, first: int, second: int) -> float:

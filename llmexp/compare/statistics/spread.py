@@ -20,10 +20,34 @@ class Spread:
     """What of the variance another draw of test examples accounts for, as many as these."""
     seeds: float
     """What other seeds account for."""
+    between: float
+    """The variance as it is seen between seeds alone."""
+    between_freedom: float
 
     @property
     def error(self) -> float:
         return float(np.sqrt(self.variance))
+
+    def reach(self, chance: float) -> float:
+        """How far the estimate may be from the truth by chance alone, at either side.
+
+        The wider of two: all components with Satterthwaite's degrees of freedom, and an ordinary t
+        interval over the runs. The first alone is too narrow where few seeds happen to agree: they
+        then seem not to matter, and with the degrees of freedom of the test examples at that.
+        """
+        from scipy.stats import t
+
+        whole = float(t.isf(chance / 2, self.freedom)) * self.error
+        runs = float(t.isf(chance / 2, self.between_freedom)) * float(np.sqrt(self.between))
+        return max(whole, runs)
+
+    def p_value(self, distance: float) -> float:
+        """The chance of an estimate at least as far from a truth: `reach` turned round."""
+        from scipy.stats import t
+
+        parts = ((self.variance, self.freedom), (self.between, self.between_freedom))
+        found = [2 * float(t.sf(abs(distance) / np.sqrt(v), f)) for v, f in parts if v > 0]
+        return max(found, default=float(distance == 0))
 
 
 def spread(sample: Sample, arms: list[list[int]], signs: list[float]) -> Spread:
@@ -46,11 +70,14 @@ def spread(sample: Sample, arms: list[list[int]], signs: list[float]) -> Spread:
     observed = sum(seen for seen, _ in parts)
     noise = sum(luck for _, luck in parts)
     shared = max(0.0, within - noise)
-    squares = shared**2 / max(1, sample.examples - 1)
-    squares += sum(o**2 / (len(r) - 1) for (o, _), r in zip(parts, arms, strict=True) if o > 0)
+    between = sum(o**2 / (len(r) - 1) for (o, _), r in zip(parts, arms, strict=True) if o > 0)
+    squares = between + shared**2 / max(1, sample.examples - 1)
     variance = observed + shared
-    freedom = variance**2 / squares if squares > 0 else float(max(1, sample.examples - 1))
-    return Spread(variance, freedom, within, max(0.0, observed - noise))
+    many = float(max(1, sample.examples - 1))
+    freedom = variance**2 / squares if squares > 0 else many
+    runs_freedom = observed**2 / between if between > 0 else many
+    seeds = max(0.0, observed - noise)
+    return Spread(variance, freedom, within, seeds, observed, runs_freedom)
 
 
 def _between(values: Numbers, covariance: Numbers) -> tuple[float, float]:
