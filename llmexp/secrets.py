@@ -6,18 +6,16 @@ are told the name by the one that composed, look it up again.
 
 from __future__ import annotations
 
-import html
-import json
 import os
 import re
 from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
-from urllib.parse import quote, quote_plus
 
 from omegaconf import DictConfig, OmegaConf
 
 from llmexp.errors import UserError
+from llmexp.spellings import spellings
 
 WORDS = (
     r"((access|account|api|auth|encryption|private|secret|signing)_?key|auth|authorization|bearer"
@@ -68,19 +66,10 @@ def _words(name: str) -> str:
 
 @lru_cache(maxsize=64)
 def _forms(values: tuple[str, ...]) -> list[str]:
-    """The values, and what JSON, YAML, a shell, Python and an address make of them; longest first.
-
-    The path of a file is no secret, what is in it may be.
-    """
-    found = set()
-    for value in values:
-        if len(value) >= SHORTEST and not (value[0] in "/~." and os.path.lexists(value)):
-            json_ = (json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1])
-            yaml = value.replace("'", "''")
-            shell, python = value.replace("'", "'\"'\"'"), repr(value)[1:-1]
-            page = {html.escape(value), html.escape(value, quote=False)}
-            found |= {value, *json_, yaml, shell, python, quote(value), quote_plus(value), *page}
-    return sorted(found, key=len, reverse=True)
+    """The values, spelt in every way, longest first; a file's path is none, what it holds may be."""
+    meant = [v for v in values if len(v) >= SHORTEST]
+    meant = [v for v in meant if not (v[0] in "/~." and os.path.lexists(v))]
+    return sorted({form for value in meant for form in spellings(value)}, key=len, reverse=True)
 
 
 def unsaid(text: str) -> str:

@@ -175,6 +175,7 @@ def test_shapes(monkeypatch: pytest.MonkeyPatch) -> None:
         lambda text: yaml.safe_dump([text], allow_unicode=True, width=1000),
         lambda text: yaml.safe_dump([text], allow_unicode=True, width=1000, default_style="'"),
         lambda text: yaml.safe_dump([text], allow_unicode=True, width=1000, default_style='"'),
+        lambda text: yaml.safe_dump({"a": text}, width=1000),
         lambda text: shlex.join(["a", f"tags=[{text}]"]),
         html.escape,
         urllib.parse.quote,
