@@ -66,7 +66,7 @@ def _words(name: str) -> str:
 
 @lru_cache(maxsize=64)
 def _forms(values: tuple[str, ...]) -> list[str]:
-    """The values, spelt in every way, longest first; a file's path is none, what it holds may be."""
+    """The values in every spelling, longest first; the path of a file is no secret."""
     meant = [v for v in values if len(v) >= SHORTEST]
     meant = [v for v in meant if not (v[0] in "/~." and os.path.lexists(v))]
     return sorted({form for value in meant for form in spellings(value)}, key=len, reverse=True)
