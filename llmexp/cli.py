@@ -226,8 +226,11 @@ def resume(argv: list[str]) -> int:
 
 def job_command(argv: list[str]) -> int:
     """Run the experiment recorded in a run folder (what each job and each rank executes)"""
+    from llmexp.jobs.again import of_anybody
     from llmexp.jobs.job import main as job_main
 
+    for folder in argv:
+        of_anybody(Path(folder).resolve())
     return job_main(argv)
 
 

@@ -46,7 +46,8 @@ class Cache:
 
     def unread(self) -> dict[str, str]:
         """Fields that nothing reads as the others are set, and why."""
-        return {} if self.enabled else {"max_gb": "cache.enabled=false: nothing is kept"}
+        why = "cache.enabled=false: nothing is kept"
+        return {} if self.enabled else dict.fromkeys(("dir", "max_gb"), why)
 
 
 @spec

@@ -15,6 +15,7 @@ from llmexp.run import run
 from tests import tiny
 
 LABELS = ("bad", "fine", "good")
+COMMON = ["tracking=none", "hardware=cpu", "trainer.max_epochs=1"]
 
 
 def rows(path: Path, count: int) -> Path:
@@ -56,9 +57,8 @@ def written(folder: Path) -> list[str]:
 
 def finished(folder: Path, *overrides: str) -> dict[str, Any]:
     """The result of a run that was carried out in `folder`."""
-    common = ["tracking=none", "hardware=cpu", "trainer.max_epochs=1"]
     given = {line.partition("=")[0] for line in overrides}
-    lines = [*(o for o in common if o.partition("=")[0] not in given), *overrides]
+    lines = [*(o for o in COMMON if o.partition("=")[0] not in given), *overrides]
     (job,) = compose_jobs(lines, "run", None, False)
     folder.mkdir(parents=True)
     launch = {"overrides": lines, "sweep": False}

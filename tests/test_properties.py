@@ -6,8 +6,10 @@ The same examples each time (`derandomize`), few in the normal suite and many in
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,13 +19,17 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+from omegaconf import OmegaConf
 
 from llmexp import cli
+from llmexp.configure.compose import compose_jobs
 from llmexp.data import templates
 from llmexp.data.bad_rows import refuse
 from llmexp.data.readers import READERS
 from llmexp.data.sources import canonical_rows, load_examples, quick_check
 from llmexp.errors import UserError
+from llmexp.jobs import job
+from llmexp.jobs.results import begun, write_result
 from llmexp.prompts import LabelPrompts, template_complaints
 from llmexp.tasks.classification import Classification
 from llmexp.tasks.instruction import Instruction
@@ -33,6 +39,23 @@ from tests import tiny
 SILENT = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture, HealthCheck.data_too_large]
 TASKS = (Classification, Instruction, LanguageModeling)
 Check = Callable[..., None]
+
+
+def within(seconds: float) -> Any:
+    """Look at no further examples once so much time is spent: a slow machine sees fewer."""
+
+    def limit(test: Check) -> Check:
+        began: list[float] = []
+
+        @functools.wraps(test)
+        def limited(*args: Any, **kwargs: Any) -> None:
+            began[:] = began or [time.monotonic()]
+            if time.monotonic() - began[0] < seconds:
+                test(*args, **kwargs)
+
+        return limited
+
+    return limit
 
 
 def bounded(examples: int) -> Any:
@@ -191,8 +214,9 @@ def test_any_override_is_a_result_or_a_sentence(
 
 
 @pytest.mark.long
-@bounded(200)
+@bounded(1000)
 @given(overrides=OVERRIDES, sweep=st.booleans())
+@within(90)
 def test_many_overrides_are_results_or_sentences(
     overrides: list[str], sweep: bool, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
@@ -297,10 +321,52 @@ def test_any_file_is_rows_or_a_sentence(tmp_path: Path, **case: Any) -> None:
 
 
 @pytest.mark.long
-@bounded(2000)
+@bounded(5000)
 @given(**FILE)
+@within(60)
 def test_many_files_are_rows_or_sentences(tmp_path: Path, **case: Any) -> None:
     any_file(tmp_path, **case)
+
+
+@pytest.fixture(scope="module")
+def recorded() -> dict[str, Any]:
+    (composed,) = compose_jobs(["tracking=none", "hardware=cpu"], "run", None, False)
+    return composed.recorded
+
+
+@bounded(20)
+@given(**FILE, made=st.booleans())
+@within(20)
+def test_a_job_refused_for_its_rows_leaves_a_whole_folder_or_none(
+    recorded: dict[str, Any],
+    tmp_path_factory: pytest.TempPathFactory,
+    content: bytes,
+    ending: str,
+    kind: Any,
+    fields: dict[str, Any],
+    made: bool,
+) -> None:
+    """`made`: the folder is the run's own; where it was there before, it says what happened."""
+    place = tmp_path_factory.mktemp("refused")
+    (rows := place / f"rows{ending}").write_bytes(content)
+    node = {"_target_": f"{kind.__module__}.{kind.__qualname__}", "train": str(rows), **fields}
+    folder = place / "run"
+    folder.mkdir()
+    # One epoch of what is good, never: a model that is not there is refused after the rows.
+    model = {**recorded["model"], "path": str(place / "nowhere")}
+    tree = {**recorded, "data": node, "model": model}
+    launch = {"overrides": [], "sweep": False, "made": made}
+    (folder / "config.yaml").write_text(OmegaConf.to_yaml({**tree, "launch": launch}))
+    write_result(folder, begun(folder, tree, [], []))
+    with pytest.raises(UserError) as caught, contextlib.redirect_stdout(io.StringIO()):
+        job.main([str(folder)])
+    assert_sentence(caught.value)
+    assert folder.exists() != made
+    if not made:
+        assert json.loads((folder / "result.json").read_text())["status"] == "failed"
+        assert job.read_config(folder)[0]["data"] == node
+        rest = {path.name for path in folder.iterdir()} - {"config.yaml", "result.json", ".lock"}
+        assert not [name for name in rest if name != "provenance.json"], rest
 
 
 # --------------------------------------------------------------------------------------- rows
@@ -370,12 +436,8 @@ def tokenizer() -> Any:
     return tiny.tokenizer()
 
 
-@bounded(80)
-@given(source=TEMPLATE, talk=TALK)
-def test_any_chat_template_renders_or_is_a_sentence(
-    source: str, talk: list[dict[str, str]], tokenizer: Any, tmp_path: Path
-) -> None:
-    file = tmp_path / "own.jinja"
+def any_template(source: str, talk: list[dict[str, str]], tokenizer: Any, folder: Path) -> None:
+    file = folder / "own.jinja"
     file.write_text(source, encoding="utf-8", errors="surrogatepass")
     try:
         templates.install(tokenizer, str(file))
@@ -384,6 +446,24 @@ def test_any_chat_template_renders_or_is_a_sentence(
         assert all(len(turn) == len(ids) for turn in turns)
     except UserError as error:
         assert_sentence(error)
+
+
+@bounded(80)
+@given(source=TEMPLATE, talk=TALK)
+def test_any_chat_template_renders_or_is_a_sentence(
+    source: str, talk: list[dict[str, str]], tokenizer: Any, tmp_path: Path
+) -> None:
+    any_template(source, talk, tokenizer, tmp_path)
+
+
+@pytest.mark.long
+@bounded(5000)
+@given(source=TEMPLATE, talk=TALK)
+@within(60)
+def test_many_chat_templates_render_or_are_sentences(
+    source: str, talk: list[dict[str, str]], tokenizer: Any, tmp_path: Path
+) -> None:
+    any_template(source, talk, tokenizer, tmp_path)
 
 
 PROMPT = st.sampled_from(["{text}", "{labels}", "{x}", "\n\n", "{", "}", "{{text}}"])

@@ -15,6 +15,7 @@ from llmexp.cache.checksum import checksum
 from llmexp.cache.features import FeatureCache
 from llmexp.checkpoints.durable import DurableCheckpoints
 from llmexp.config import Cache
+from llmexp.data.stream_files import sampled
 from llmexp.errors import UserError
 from llmexp.modules.beginning import weights
 from llmexp.strategies.head_only import HeadOnly
@@ -177,6 +178,16 @@ def test_a_checksum_changes_with_any_byte(count: int) -> None:
         raw[at] ^= 1
         assert checksum(values) != before
         raw[at] ^= 1
+
+
+def test_a_streamed_file_is_known_without_reading_all_of_it(tmp_path: Path) -> None:
+    path = tmp_path / "large.txt"
+    seen = set()
+    for text in (b"", b"a", b"b", b"a" * 5000, b"a" * 4999 + b"b", b"a" * 900_000, b"b" * 900_000):
+        path.write_bytes(text)
+        seen.add(sampled(path))
+        assert sampled(path) in seen
+    assert len(seen) == 7
 
 
 def test_weights_are_known_by_name_type_and_value() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -73,3 +75,31 @@ def test_files_of_somebody_elses_in_the_folder_of_a_run_are_left_alone(tmp_path:
     written = [file.read_text() for file in (folder / ".hydra").iterdir()]
     assert len(written) == 3 and not [text for text in written if "hf_abc" in text]
     assert [text for text in written if "tags=[***]" in text]
+
+
+def test_the_resume_command_finds_the_same_yaml(tmp_path: Path) -> None:
+    """As it stands in `result.json`, from the same folder, of a checkout or an installed wheel."""
+    own = tmp_path / "my conf" / "experiment"
+    own.mkdir(parents=True)
+    (tmp_path / "rows.csv").write_text("text,label\none,a\ntwo,a\nthree,a\n")
+    page = "# @package _global_\ndefaults: [{override /data: classification}]\nname: mine\n"
+    (own / "mine.yaml").write_text(page + "data: {train: rows.csv}\n")
+    # A file of the user's keeps the refused run's folder.
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "notes.txt").write_text("keep me")
+    words = ["--config-dir", "my conf", "+experiment=mine", "tracking=none", "hydra.run.dir=run"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+
+    def ran(command: list[str]) -> str:
+        done = subprocess.run(
+            command, cwd=tmp_path, env=environment, capture_output=True, text=True
+        )
+        assert done.returncode == 2, done.stderr
+        return done.stderr
+
+    said = ran([sys.executable, str(ROOT / "run.py"), *words])
+    again = json.loads((tmp_path / "run" / "result.json").read_text())["resume_command"]
+    python, *rest = shlex.split(again)
+    assert python == "python" and rest[:5] == ["-m", "llmexp", "run", "--config-dir", "my conf"]
+    assert ran([sys.executable, *rest]) == said
+    assert json.loads((tmp_path / "run" / "result.json").read_text())["resume_command"] == again

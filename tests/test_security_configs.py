@@ -16,7 +16,9 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
+from llmexp import cli
 from llmexp.cli import report
+from llmexp.configure import roots
 from llmexp.configure.compose import compose_jobs, open_keys, opened_for
 from llmexp.configure.judge import judged
 from llmexp.configure.preflight import build
@@ -198,3 +200,21 @@ def test_a_job_imports_what_the_command_would_and_nothing_from_where_it_stands(
     done = subprocess.run(line, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 2 and done.stderr.startswith("llmexp: data."), done.stderr
     assert not (tmp_path / "canary").exists()
+
+
+@pytest.mark.parametrize("command", ["resume", "job"])
+def test_a_run_of_somebody_elses_writes_only_where_one_of_ours_may(
+    command: str, trap: Trap, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its recorded config was never judged as YAML: it may say any folder."""
+    (composed,) = compose_jobs(["tracking=none"], "run", None, False)
+    monkeypatch.chdir(trap.folder)
+    theirs = {"_target_": "pytorch_lightning.callbacks.ModelCheckpoint", "dirpath": "/etc/theirs"}
+    tree = {**composed.tree, "callbacks": {"x": theirs}}
+    (trap.folder / "config.yaml").write_text(OmegaConf.to_yaml(tree))
+    before = sorted(trap.folder.iterdir())
+    with pytest.raises(UserError, match=r"callbacks\.x\.dirpath: /etc/theirs lies outside the run"):
+        cli.main([command, str(trap.folder)])
+    assert sorted(trap.folder.iterdir()) == before
+    monkeypatch.setenv("LLMEXP_ROOT", "/var:/etc")
+    assert roots.of_run(tree, trap.folder) == []

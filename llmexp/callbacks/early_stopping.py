@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import pytorch_lightning as pl
 from pytorch_lightning import callbacks
@@ -24,6 +24,14 @@ class EarlyStopping(callbacks.EarlyStopping):
             check_on_train_epoch_end=False,
         )
         self.active = patience is not None
+
+    @staticmethod
+    def unread(node: dict[str, Any]) -> dict[str, str]:
+        """Arguments that change nothing beside the others of a node, and why."""
+        if node.get("patience") is not None:
+            return {}
+        why = "callbacks.early_stopping.patience=null never stops early"
+        return dict.fromkeys(("monitor", "mode", "min_delta"), why)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self.active:

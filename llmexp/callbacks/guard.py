@@ -52,6 +52,13 @@ class Guard(pl.Callback):
         self.seen, self.mean, self.variance = 0, 0.0, 0.0
         self.pending: Update | None = None
 
+    @staticmethod
+    def unread(node: dict[str, Any]) -> dict[str, str]:
+        """Arguments that change nothing beside the others of a node, and why."""
+        if node.get("policy", "raise") == "skip":
+            return {}
+        return {"max_skipped": "callbacks.guard.policy=raise ends the run at the first"}
+
     def state_dict(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in ("skipped", "seen", "mean", "variance")}
 

@@ -37,9 +37,25 @@ def complaints(cfg: DictConfig, tree: dict[str, Any], typed: Typed) -> list[str]
     return said + _names(cfg)
 
 
+def of_run(tree: dict[str, Any], folder: Path) -> list[str]:
+    """The same for a recorded run, which may be anybody's: it writes into its own folder, too.
+
+    The caches are left out: what is written there is of our own making, under names of our own.
+    """
+    allowed = [folder, *roots()]
+    return [
+        f"{folder.name}/config.yaml: {key}: {value} lies outside the run and this folder; if it "
+        f"may write there, start with LLMEXP_ROOT={value} in the environment"
+        for part in ("callbacks", "trainer", "tracking")
+        for key, name, value in named(tree.get(part), part)
+        if name in WRITTEN and isinstance(value, str) and not is_below(value, allowed)
+    ]
+
+
 def roots() -> list[Path]:
-    """The folder one stands in, the caches, and what LLMEXP_ROOT adds."""
-    chosen = [os.environ.get(name) for name in ("LLMEXP_ROOT", "LLMEXP_CACHE")]
+    """The folder one stands in, the caches, and the ones that LLMEXP_ROOT adds."""
+    added = os.environ.get("LLMEXP_ROOT", "").split(os.pathsep)
+    chosen = [*added, os.environ.get("LLMEXP_CACHE")]
     return [Path.cwd(), Path("~/.cache").expanduser(), *(Path(c) for c in chosen if c)]
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from llmexp.data.encodings import lost, readable_as
 from llmexp.errors import UserError
 from llmexp.tasks.base import Row, Task
+
+SAMPLES, BLOCK = 256, 4096
 
 
 def text_lines(path: Path, task: Task, newline: str = "\n") -> Iterator[str]:
@@ -28,6 +31,17 @@ def text_lines(path: Path, task: Task, newline: str = "\n") -> Iterator[str]:
             raise UserError(
                 f"{path}:{number + 1}: not {task.encoding} ({error}); name another data.encoding"
             ) from None
+
+
+def sampled(path: Path) -> str:
+    """A hash of a file's size and of blocks all over it: for a file too large to be read twice."""
+    size = path.stat().st_size
+    found = hashlib.sha256(str(size).encode())
+    with path.open("rb") as file:
+        for number in range(SAMPLES):
+            file.seek(max(0, size - BLOCK) * number // (SAMPLES - 1))
+            found.update(file.read(BLOCK))
+    return found.hexdigest()
 
 
 def _undecoded(path: Path, number: int, line: str, task: Task) -> UserError:

@@ -99,8 +99,11 @@ def splits(report: Report, task: Task, examples: Examples) -> None:
     # What validation carves off was train, and it chooses the checkpoint that is tested.
     carved = examples.validation if task.validation is None else []
     report.overlap = overlap([*examples.train, *carved], examples.test)
-    verdicts_data.splits(report)
-    verdicts_data.balance(report)
+    if examples.stream is not None:
+        # Of the first rows alone.
+        report.overlap["complete"] = False
+    verdicts_data.splits(report, task)
+    verdicts_data.balance(report, task)
 
 
 def tokens(report: Report, context: Context) -> None:

@@ -17,6 +17,7 @@ from llmexp.configure.refusals import key_of
 
 COMMAND_LINE = "command line"
 BUILT_IN = "built in"
+MAIN = "run"
 # Values that a person chose for this experiment, as against those a group brings along.
 CHOSEN = ("experiment/", "sweep/")
 
@@ -29,6 +30,8 @@ class Origins:
         self.found: dict[str, str] = {}
         self.chosen: dict[str, str] = {}
         """Keys that the command line or an experiment gave, with where."""
+        # A main page of one's own chooses its values as an experiment does.
+        self.own = config_name if config_name != MAIN else None
         for path, package in _files(job, config_name):
             self._read(path, package)
         for override in job.overrides:
@@ -68,7 +71,7 @@ class Origins:
         for key, _ in flat(OmegaConf.to_container(node, resolve=False)):
             full = f"{package}.{key}" if package else key
             self._set(full, shown)
-            if path.startswith(CHOSEN):
+            if path.startswith(CHOSEN) or path == self.own:
                 self.chosen[full] = shown
 
     def _set(self, key: str, origin: str) -> None:

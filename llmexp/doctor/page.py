@@ -124,6 +124,12 @@ def _dead(out: Page, report: Report) -> None:
         out.wrapped(f"{knob['key']} ({knob['from']}): {knob['reason']}", "  ", "    ")
 
 
+def _notes(out: Page, report: Report) -> None:
+    out.title("notes", "said while the data was read")
+    for note in report.sections["notes"]:
+        out.wrapped(note, "  ", "    ")
+
+
 def _verdict(out: Page, report: Report) -> None:
     out.title("verdict")
     for number, finding in enumerate(report.findings, 1):
@@ -151,6 +157,7 @@ SECTIONS = {
     "sources": page_data.sources,
     "rows": page_data.rows,
     "labels": page_data.labels,
+    "notes": _notes,
     "tokens": page_tokens.tokens,
     "examples": page_tokens.examples,
     "training": page_training.training,

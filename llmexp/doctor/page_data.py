@@ -38,7 +38,7 @@ def _overlap(out: Page, found: dict[str, Any]) -> None:
         f"test texts that stand in train: {found['exact']} byte for byte, "
         f"{found['normalised']} normalised,",
     )
-    more = "" if found["complete"] else "  (of the first 20,000 rows)"
+    more = "" if found["complete"] else "  (not of all rows)"
     out.line(f"  {'':<11}", f"{found['near']} nearly (MinHash, {found['threshold']}){more}")
     out.line(
         f"  {'':<11}",

@@ -64,7 +64,9 @@ class Report:
         return EXIT_CODES[self.verdict]
 
     def add(self, id: str, level: Level, message: str, fix: str | None) -> None:
-        """What fails stands before what only deserves a look."""
+        """What fails stands before what only deserves a look; what two stages say is said once."""
+        if message in {finding.message for finding in self.findings}:
+            return
         self.findings.append(Finding(id, level, message, fix))
         self.findings.sort(key=lambda finding: finding.level != "fails")
 

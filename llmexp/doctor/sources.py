@@ -76,20 +76,30 @@ def _line(where: str, text: str, at: int) -> str:
     return f"{where}:{text.count(chr(10), 0, at) + 1}" if Path(where).is_file() else where
 
 
-SIGNS = {
-    "characters of a wrong encoding": MOJIBAKE,
-    "control characters": CONTROL,
-    "a field that swallowed lines": SWALLOWED,
-}
+MISREAD, SWALLOWING = "characters of a wrong encoding", "a field that swallowed lines"
+SIGNS = {MISREAD: MOJIBAKE, "control characters": CONTROL, SWALLOWING: SWALLOWED}
 
 
-def mend(task: Task, kind: str) -> str:
-    """The override that mends a sign, where one does."""
-    if kind == "a field that swallowed lines" and task.quoting != "none":
+def mend(task: Task, kind: str, locator: str) -> str | None:
+    """The override that mends a sign; None where the file was read as it is written."""
+    path = Path(locator)
+    ending = path.suffix.lower() if path.is_file() else ""
+    tabs = (task.delimiter or {".tsv": "\t"}.get(ending, "")).replace("\\t", "\t") == "\t"
+    if kind == SWALLOWING and ending in (".csv", ".tsv") and tabs and task.quoting != "none":
         return "data.quoting=none"
-    if kind == "characters of a wrong encoding" and not is_utf8(task.encoding):
+    if kind == MISREAD and ending and not is_utf8(task.encoding) and _reads_as_utf8(path):
         return "data.encoding=utf-8"
-    return "mend the file: it was read as it is written"
+    return None
+
+
+def _reads_as_utf8(path: Path) -> bool:
+    try:
+        with path.open(encoding="utf-8") as file:
+            for _ in file:
+                pass
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def is_utf8(encoding: str) -> bool:

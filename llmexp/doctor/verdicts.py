@@ -15,5 +15,5 @@ def dead(report: Report, knobs: list[DeadKnob]) -> None:
     for (origin, reason), keys in together.items():
         names = ", ".join(keys)
         verb = "changes" if len(keys) == 1 else "change"
-        fix = f"leave out {names}" if origin == COMMAND_LINE else f"remove {names} from {origin}"
+        fix = f"leave out {names}" if origin == COMMAND_LINE else None
         report.add("dead_knob", "warning", f"{origin}: {names} {verb} nothing: {reason}", fix)

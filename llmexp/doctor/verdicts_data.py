@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from dataclasses import replace
+
+from llmexp.data.sources import load_examples
 from llmexp.doctor.fixes import fix_in
 from llmexp.doctor.report import Report
 from llmexp.doctor.sources import Source, mend
@@ -29,21 +33,24 @@ def source(report: Report, task: Task, found: Source) -> None:
             "warning",
             f"data.{found.split}: {len(found.empty)} of {total} rows say nothing and are left "
             f"out: {_places(found.empty)}",
-            "mend or delete them in the file",
+            None,
         )
     for kind, places in found.suspicious.items():
         report.add(
             "suspicious_rows",
             "warning",
             f"data.{found.split}: {len(places)} of {total} rows hold {kind}: {_places(places)}",
-            mend(task, kind),
+            mend(task, kind, found.locator),
         )
 
 
-def _mended(task: Task, found: Source, total: int) -> str:
-    named = fix_in(found.bad[0])
-    if found.rows == 0 and "=" in named:
-        return named
+def _mended(task: Task, found: Source, total: int) -> str | None:
+    """Another way to read the file where no row can be read; else to leave out those that cannot;
+    nothing where they are left out already."""
+    if found.rows == 0:
+        return fix_in(found.bad[0])
+    if not found.too_many(task):
+        return None
     share = len(found.bad) / total
     ceiling = task.max_bad_rows
     allowed = share <= ceiling if isinstance(ceiling, float) else len(found.bad) <= ceiling
@@ -56,7 +63,7 @@ def _places(places: list[str]) -> str:
     return f"{shown} and {len(places) - 3} more" if len(places) > 3 else shown
 
 
-def splits(report: Report) -> None:
+def splits(report: Report, task: Task) -> None:
     """Rows that stand on both sides, or twice on one."""
     _leaked(report)
     rows = report.sections["rows"]
@@ -66,16 +73,18 @@ def splits(report: Report) -> None:
             "conflicting_labels",
             "warning",
             f"texts that carry two different labels: {_listed(conflicts)}",
-            "mend the labels in the file",
+            None,
         )
-    many = {n: c["normalised"] for n, c in rows.items() if c["normalised"] > MANY * c["rows"]}
-    if many:
-        report.add(
-            "duplicates",
-            "warning",
-            f"rows that repeat an earlier one: {_listed(many)}",
-            "data.duplicates=drop" if "train" in many else "drop them from the file",
-        )
+    for name, counts in rows.items():
+        if counts["normalised"] > MANY * counts["rows"]:
+            # Rows are dropped before validation or test is carved from what is left.
+            ours = name == "train" or getattr(task, name) is None
+            report.add(
+                "duplicates",
+                "warning",
+                f"{counts['normalised']} rows of {name} repeat an earlier one",
+                "data.duplicates=drop" if ours and not task.streaming else None,
+            )
 
 
 def _listed(counts: dict[str, int]) -> str:
@@ -99,12 +108,12 @@ def _leaked(report: Report) -> None:
             "near_overlap",
             "warning",
             f"{nearly} of {found['test']} test texts nearly stand in train (similarity "
-            f"{found['threshold']} or more)",
-            "read the pairs in --json; drop those that are the same from the file",
+            f"{found['threshold']} or more): read the pairs in --json",
+            None,
         )
 
 
-def balance(report: Report) -> None:
+def balance(report: Report, task: Task) -> None:
     """A class that nearly all rows have, or that almost none has."""
     labels = report.sections["labels"]
     total = sum(labels.values())
@@ -115,8 +124,9 @@ def balance(report: Report) -> None:
         report.add(
             "imbalance",
             "warning",
-            f"train: {labels[largest]} of {total} rows are {largest!r}, so accuracy says little",
-            "objective=val/f1_macro",
+            f"train: {labels[largest]} of {total} rows are {largest!r}, so accuracy says little; "
+            "f1_macro says more",
+            None,
         )
     few = [name for name, count in labels.items() if count < 2]
     if few:
@@ -125,5 +135,14 @@ def balance(report: Report) -> None:
             "warning",
             f"train: {len(few)} of {len(labels)} classes have fewer than two rows: "
             f"{', '.join(few[:5])}",
-            "data.limit.train=null" if total < 1000 else "add rows of these classes",
+            "data.limit.train=null" if _enough(task, few) else None,
         )
+
+
+def _enough(task: Task, labels: list[str]) -> bool:
+    """Whether these classes have their rows where train is not limited."""
+    if task.limit.train is None:
+        return False
+    whole = load_examples(replace(task, limit=replace(task.limit, train=None)))
+    counts = Counter(row["label"] for row in whole.train)
+    return all(counts[name] >= 2 for name in labels)

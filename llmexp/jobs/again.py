@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 from omegaconf import OmegaConf
 
-from llmexp.errors import UserError
+from llmexp.configure import roots
+from llmexp.errors import ConfigError, UserError
 from llmexp.jobs import launch
 from llmexp.jobs.job import CONFIG, command, read_config
 from llmexp.jobs.lock import FolderLock
 from llmexp.jobs.results import write_atomic
+
+
+def of_anybody(folder: Path) -> dict[str, Any]:
+    """The config of a run that a person names, who may have it from somebody else."""
+    tree, _ = read_config(folder)
+    if outside := roots.of_run(tree, folder):
+        raise ConfigError(outside)
+    return tree
 
 
 def main(argv: list[str]) -> int:
@@ -21,7 +31,7 @@ def main(argv: list[str]) -> int:
             "usage: llmexp resume RUN, where RUN is a folder such as outputs/NAME/STAMP"
         )
     folder = Path(argv[0]).resolve()
-    tree, _ = read_config(folder)
+    tree = of_anybody(folder)
     if launch.is_first():
         with FolderLock(folder) as lock:
             tree, how = read_config(folder)

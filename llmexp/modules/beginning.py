@@ -8,12 +8,14 @@ import logging
 import platform
 from collections.abc import Iterable
 from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from llmexp.cache.checksum import checksum
+from llmexp.data.stream_files import sampled
 from llmexp.data.token_key import tokenizer_facts
 from llmexp.errors import UserError
 from llmexp.jobs import changes
@@ -33,6 +35,10 @@ class Beginning:
     def __init__(self, net: nn.Module, trained: set[str], context: Context):
         self.context = context
         self.inputs = {f"data.{name}": p for name, p in context.examples.fingerprint.items()}
+        streamed = Path(context.task.train)
+        if context.examples.stream is not None and streamed.is_file():
+            # The fingerprint is that of its first rows.
+            self.inputs["data.train's file"] = sampled(streamed)
         frozen = ((n, p) for n, p in net.named_parameters() if n not in trained)
         # Before a device, a precision or a shard makes anything else of them.
         self.inputs["the model's weights that are not trained"] = weights(frozen)

@@ -20,11 +20,21 @@ if TYPE_CHECKING:
 TRAINING = (
     "optim",
     "trainer.max_epochs",
+    "trainer.min_epochs",
     "trainer.max_steps",
+    "trainer.min_steps",
+    "trainer.max_time",
+    "trainer.limit_train_batches",
+    "trainer.val_check_interval",
+    "trainer.check_val_every_n_epoch",
+    "trainer.num_sanity_val_steps",
+    "trainer.log_every_n_steps",
+    "trainer.enable_model_summary",
     "trainer.accumulate_grad_batches",
     "trainer.gradient_clip_val",
     "trainer.gradient_clip_algorithm",
-    "trainer.val_check_interval",
+    "trainer.reload_dataloaders_every_n_epochs",
+    "trainer.detect_anomaly",
     "callbacks.checkpoint",
     "callbacks.early_stopping",
     "callbacks.guard",
@@ -50,11 +60,14 @@ class Strategy:
 
     def unread(self, model: HFModel, task: Task) -> dict[str, str]:
         """Keys of the experiment, whole groups too, that this strategy never reads, and why."""
-        return {
+        found = {
             "model.pooling": "this strategy pools no features",
             "model.vocab_size": "no tokenizer is trained on the data",
             "data.labels": "words for labels are read by prompting only",
         }
+        if task.tokens_per_batch is not None and not task.writes:
+            found["data.batch_size"] = "data.tokens_per_batch says how many rows go together"
+        return found
 
     def targets(self, context: Context) -> list[str]:
         """Full names of the layers that get an adapter."""

@@ -58,12 +58,14 @@ class Prompting(Strategy):
     def unread(self, model: HFModel, task: Task) -> dict[str, str]:
         found = Strategy.unread(self, model, task)
         found |= dict.fromkeys((*TRAINING, "model.dropout", "data.packing"), "nothing is trained")
-        for name in ("model.pooling", "data.labels"):
-            del found[name]
+        found.pop("data.batch_size", None)
+        del found["data.labels"]
         if not isinstance(task, Classification):
             why = f"{task.kind} has no labels to compare"
             return found | dict.fromkeys(("strategy.hypothesis", "strategy.temperature"), why)
-        if model.is_decoder():
+        if not model.is_decoder():
+            del found["model.pooling"]
+        else:
             why = "a decoder weighs labels by their likelihood, it embeds none"
             found |= dict.fromkeys(("strategy.hypothesis", "strategy.temperature"), why)
         return found

@@ -35,7 +35,7 @@ class Encoded:
 
     rows: Sequence[Row]
     counts: dict[str, Any] = field(default_factory=dict)
-    """What happened on the way: truncated, dropped, packs, ..."""
+    """What happened on the way: truncated, dropped (too long), fully_masked, packs ..."""
 
     def facts(self) -> dict[str, Any]:
         """How many rows and tokens a network reads, how many of them it learns, and the counts."""
@@ -134,6 +134,8 @@ class Task:
     """Whether rows are joined and cut into blocks, so that no row is too long."""
     streams: ClassVar[bool] = False
     """Whether it can be trained without a look at all train rows first."""
+    writes: ClassVar[bool] = False
+    """Whether a network trained on it generates answers."""
     predictor: ClassVar[str] = ""
     """What loads a network trained on this task (a key of `llmexp.predict.load.PREDICTORS`)."""
 

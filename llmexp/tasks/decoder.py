@@ -20,6 +20,7 @@ class DecoderTask(Task):
     """Rows whose `labels[t]` is the token that position t must predict, or IGNORE."""
 
     streams: ClassVar[bool] = True
+    writes: ClassVar[bool] = True
 
     packing: bool = False
     """Train on rows of several documents that do not see each other; `batch_size` counts packs."""

@@ -147,7 +147,7 @@ class Instruction(DecoderTask):
             ids, marks = kept
         labels = [i if m else IGNORE for i, m in zip(ids[1:], marks[1:], strict=True)]
         if all(label == IGNORE for label in labels):
-            counts["dropped"] += 1
+            counts["fully_masked"] += 1
             return None
         return {"input_ids": ids[:-1], "labels": labels}
 

@@ -21,6 +21,10 @@ class Tracking:
         """Complaints that need no network, before anything is loaded."""
         return []
 
+    def unread(self) -> dict[str, str]:
+        """Keys of the experiment that only a tracker would read and this one does not, and why."""
+        return dict.fromkeys(("objective", "tags"), "this tracker shows neither")
+
     def logger(self, experiment: Experiment, context: Context) -> Any:
         """A Lightning logger, or False; called once in every process of the run."""
         raise NotImplementedError

@@ -51,6 +51,9 @@ class Wandb(Tracking):
             return []
         return [f"tracking.required: W&B is offline here ({why}); wandb login, or tracking=none"]
 
+    def unread(self) -> dict[str, str]:
+        return {} if self.artifact else {"objective": "tracking.artifact=false: no best is marked"}
+
     def logger(self, experiment: Experiment, context: Context) -> Any:
         from pytorch_lightning.loggers import WandbLogger
 
