@@ -65,6 +65,8 @@ trainer.max_epochs=three          | trainer.max_epochs: must be int or null, not
 trainer.accumulate_grad_batches=0 | trainer.accumulate_grad_batches: must be 1 or more, not 0
 trainer.callbacks=[]              | trainer.callbacks: the Trainer takes no such argument
 callbacks.checkpoint.monitr=x     | callbacks.checkpoint.monitr: did you mean monitor?
+callbacks.checkpoint.monitor=val/f1 | callbacks.checkpoint.mode: min wrong mode=max
+callbacks.early_stopping.mode=max | callbacks.early_stopping.mode: max wrong val/loss mode=min
 callbacks.checkpoint=3            | callbacks.checkpoint: needs a _target_, or null
 +callbacks.x.y=3                  | callbacks.x: needs a _target_, or null
 callbacks.x={_target_:os.system}  | callbacks.x._target_: os.system is not on the allow-list

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from llmexp.doctor import splits
+from llmexp.doctor.page import page
 from llmexp.errors import UserError
 from tests import doctoring, runs, tiny
 from tests.doctoring import ids, looked_at, of
@@ -143,3 +144,22 @@ def test_no_held_out_rows_at_all_are_one_sentence(
     assert report.exit_code == 2 and split in of(report, "config").message
     assert of(report, "config").fix == f"data.{split}_fraction=0.1"
     assert looked_at(*given, of(report, "config").fix).verdict != "fails"
+
+
+def test_a_stream_is_said_to_be_looked_at_in_part(
+    tmp_path: Path, doctored: dict[str, list[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its overlap is not complete, and the page prints what was noted while it was read."""
+    file = tmp_path / "pairs.jsonl"
+    lines = [{"prompt": tiny.TEXTS[i % 3], "completion": runs.LABELS[i % 3]} for i in range(12)]
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    given = [*doctored["llama"], "data=instruction", f"data.train={file}", f"data.test={file}"]
+    given += [f"data.validation={file}", "strategy=lora", "trainer.max_steps=1"]
+    whole = looked_at(*given)
+    assert whole.overlap["complete"] and whole.sections["splits"]["train"]["looked_at"] == 12
+    report = looked_at(*given, "data.streaming=true")
+    assert not report.overlap["complete"]
+    (note,) = [text for text in report.sections["notes"] if "first 12 rows" in text]
+    page(report)
+    printed = " ".join(capsys.readouterr().out.split())
+    assert " ".join(note.split())[:60] in printed and "(not of all rows)" in printed

@@ -191,6 +191,22 @@ def test_rows_without_room_are_dropped_and_counted_or_refused() -> None:
         task().encode([{"messages": long}], made, 120, [])
 
 
+def test_rows_that_learn_nothing_are_counted_apart_from_those_too_long(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    supervised = Instruction.supervised
+
+    def nothing(self: Any, messages: Any, template: Any) -> Any:
+        ids, marks = supervised(self, messages, template)
+        return ids, marks if messages is SINGLE else [0] * len(marks)
+
+    monkeypatch.setattr(Instruction, "supervised", nothing)
+    long = [SINGLE[0], {"role": "assistant", "content": "the bear " * 60}]
+    rows = [{"messages": SINGLE}, {"messages": TURNS}, {"messages": long}]
+    made = task(overflow="drop").encode(rows, tokens(), 200, [])
+    assert made.counts == {"fully_masked": 1, "dropped": 1} and len(made.rows) == 1
+
+
 def test_an_encoder_is_refused_with_what_would_work(tmp_path: Path) -> None:
     complaints = task().check(HFModel(path=str(tiny.bert(tmp_path)), kind="encoder"))
     assert len(complaints) == 1 and "needs a decoder" in complaints[0]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from pathlib import Path
 from typing import Any
+
+from llmexp.jobs.events import events
 
 Row = dict[str, Any]
 
@@ -15,11 +16,7 @@ LOSSES = "losses.jsonl"
 
 def answers(folder: str, file: str = PREDICTIONS) -> dict[Any, Row]:
     """The rows of a file by their key, in order of the test set; {} where there is no file."""
-    path = Path(folder) / file
-    if not path.is_file():
-        return {}
-    with path.open(encoding="utf-8") as lines:
-        rows = [json.loads(line) for line in lines if line.strip()]
+    rows = events(Path(folder) / file)
     documents = Counter(row["index"] for row in rows)
     found: dict[Any, Row] = {}
     seen: Counter[Any] = Counter()

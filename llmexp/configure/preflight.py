@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Union, get_args, get_origin
 from pydantic import ValidationError
 
 from llmexp.config import RunConfig, is_spec
-from llmexp.configure import allow, third_party
+from llmexp.configure import allow, monitors, third_party
 from llmexp.errors import ConfigError, UserError, did_you_mean, shown
 from llmexp.nets import attention
 
@@ -81,6 +81,7 @@ def incompatibilities(e: Experiment, where: Where) -> list[str]:
     found = [*e.model.check(), *e.tracking.check(), *quick_check(e.task), *e.task.check(e.model)]
     found += trainer_complaints(e.task, e.config.trainer, e.strategy.trains)
     found += attention.complaints(e.model.attention, e.model.dtype, e.config.hardware)
+    found += monitors.complaints(e.config.callbacks)
     if not found:
         found = e.strategy.check(e.model, e.task, e.config)
     return [f"{where(complaint.split(':')[0])}: {complaint}" for complaint in found]

@@ -9,7 +9,7 @@ import pytorch_lightning as pl
 import torch
 from rows import Rows, labels, scored
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
-from work import Clock, given
+from work import Clock, classifier_config, given
 
 work, clock = given(), Clock()
 pl.seed_everything(work.seed, verbose=False)
@@ -34,7 +34,7 @@ class Bare(pl.LightningModule):
     def __init__(self) -> None:
         super().__init__()
         self.net = AutoModelForSequenceClassification.from_pretrained(
-            work.model, num_labels=len(labels(work)), **work.no_dropout()
+            work.model, **classifier_config(work.model, len(labels(work)))
         )
 
     def training_step(self, batch: Any, number: int) -> torch.Tensor:

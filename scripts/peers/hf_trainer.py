@@ -16,13 +16,13 @@ from transformers import (
     TrainerCallback,
     TrainingArguments,
 )
-from work import Clock, freeze, given, lora_config
+from work import Clock, classifier_config, freeze, given, lora_config
 
 work, clock = given(), Clock()
 torch.manual_seed(work.seed)
 tokenizer = AutoTokenizer.from_pretrained(work.model)
 net: Any = AutoModelForSequenceClassification.from_pretrained(
-    work.model, num_labels=len(labels(work)), **work.no_dropout()
+    work.model, **classifier_config(work.model, len(labels(work)))
 )
 if work.trains == "lora":
     from peft import get_peft_model
@@ -50,6 +50,7 @@ arguments = TrainingArguments(
     per_device_train_batch_size=work.batch_size,
     learning_rate=work.learning_rate,
     seed=work.seed,
+    bf16=torch.cuda.is_available(),
     use_cpu=not torch.cuda.is_available(),
     report_to=[],
     save_strategy="no",

@@ -12,7 +12,7 @@ from transformers import (
     AutoModelForSequenceClassification,
     AutoTokenizer,
 )
-from work import Clock, four_bit, freeze, given, lora_config
+from work import Clock, classifier_config, four_bit, freeze, given, lora_config
 
 work, clock = given(), Clock()
 torch.manual_seed(work.seed)
@@ -21,7 +21,7 @@ classes = work.task == "classification"
 auto: Any = AutoModelForSequenceClassification if classes else AutoModelForCausalLM
 more: dict[str, Any] = four_bit() if work.trains == "qlora" else {}
 if classes:
-    more |= {"num_labels": len(labels(work)), **work.no_dropout()}
+    more |= classifier_config(work.model, len(labels(work)))
 net: Any = auto.from_pretrained(work.model, **more)
 if work.trains in ("lora", "qlora"):
     from peft import get_peft_model

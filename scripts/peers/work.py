@@ -43,12 +43,6 @@ class Work:
         lines = Path(getattr(self, split)).read_text(encoding="utf-8").splitlines()
         return [json.loads(line) for line in lines]
 
-    def no_dropout(self) -> dict[str, float]:
-        """Config fields: nobody drops out, since with dropout others would do other work."""
-        if self.task != "classification":
-            return {}
-        return {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-
 
 def given() -> Work:
     return Work(**json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")))
@@ -82,6 +76,17 @@ class Clock:
             "steps": self.steps,
         }
         print(json.dumps(found | more))
+
+
+def classifier_config(model: str, labels: int) -> dict[str, Any]:
+    """Of a network that does not drop out: with dropout others would do other work."""
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(model, num_labels=labels)
+    for name in [name for name in vars(config) if "dropout" in name]:
+        if isinstance(getattr(config, name), float):
+            setattr(config, name, 0.0)
+    return {"config": config}
 
 
 def lora_config(net: Any, classes: bool) -> Any:

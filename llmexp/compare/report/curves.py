@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
+
+from llmexp.jobs.events import events
 
 Points = list[tuple[float, float]]
 
@@ -15,11 +16,10 @@ MOST = 100
 def curve(run: dict[str, Any], key: str) -> Points:
     """(step, value) of one key, thinned by averaging neighbours; [] where nothing was logged."""
     path = Path(str(run.get("folder", ""))) / "metrics.jsonl"
-    if "folder" not in run or not path.is_file():
+    if "folder" not in run:
         return []
-    with path.open(encoding="utf-8") as lines:
-        events = [json.loads(line) for line in lines if line.strip()]
-    points = [(float(e["step"]), float(e[key])) for e in events if e.get(key) is not None]
+    told = events(path)
+    points = [(float(e["step"]), float(e[key])) for e in told if e.get(key) is not None]
     return thinned(points)
 
 
