@@ -131,12 +131,12 @@ def test_a_checkpoint_of_adapters_is_adapter_sized(finished: dict[str, Path]) ->
 
 @pytest.mark.parametrize("name", ["lora", "qlora"])
 def test_the_best_checkpoint_is_what_is_exported(name: str, tmp_path: Path) -> None:
-    """Where the highest loss counts as best, the first validation wins and training goes on."""
+    """Where the earliest counts as best, the first validation wins and training goes on."""
     tiny.bert(tmp_path / "bert", labels=3)
     given = [*runs.classified(tmp_path / "data"), "model=local", f"strategy={name}"]
     given += [f"model.path={tmp_path / 'bert'}", "data.max_length=32", "trainer.max_epochs=2"]
     given += ["optim.learning_rate=3e-4"]
-    result = runs.finished(tmp_path / "run", *given, "callbacks.checkpoint.mode=max")
+    result = runs.finished(tmp_path / "run", *given, "callbacks.checkpoint.monitor=epoch")
     best = torch.load(tmp_path / "run/checkpoints/best.ckpt", weights_only=True)
     last = torch.load(tmp_path / "run/checkpoints/last.ckpt", weights_only=True)
     assert best["global_step"] < last["global_step"]
