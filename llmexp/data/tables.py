@@ -87,6 +87,6 @@ def parquet_rows(path: Path, task: Task, bad: Bad) -> Iterator[Located]:
                 for row in batch.to_pylist():
                     number += 1
                     yield f"{path}: row {number}", row
-    except (pyarrow.ArrowException, OSError) as error:
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"{path}: not a readable parquet file: {reason}") from None
