@@ -174,8 +174,8 @@ def test_at_one_row_it_stops_with_three_overrides(tmp_path: Path, more: list[str
 
 @pytest.mark.long
 def test_real_memory_runs_out_and_the_run_completes(tmp_path: Path) -> None:
-    """The process may have some 60 MiB more: a batch of long rows does not fit, a part does."""
-    limited = "callbacks.limited={_target_: mylab.faults.Limited, megabytes: 60}"
+    """The process may have some 110 MiB more: a batch of long rows does not fit, a part does."""
+    limited = "callbacks.limited={_target_: mylab.faults.Limited, megabytes: 110}"
     big = ["data.batch_size=32", "model.attention=eager", "data.max_length=256"]
     rows = tmp_path / "long.jsonl"
     made = [{"text": "word and " * 200 + str(i), "label": "ab"[i % 2]} for i in range(40)]
