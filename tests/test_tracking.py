@@ -315,6 +315,7 @@ def test_data_model_and_files_are_artifacts(tmp_path: Path) -> None:
         told.log_artifact(made, aliases=aliases(made.metadata, None))
         told.log_artifact(source)
         told.log_artifact(left)
+    wandb.teardown()
     (file,) = tmp_path.glob("wandb/offline-run-*/run-*.wandb")
     sent = {a["name"]: a for a in read(file)["artifacts"]}
     assert {"latest", "best"} <= set(sent[f"model-{result['name']}"]["aliases"])

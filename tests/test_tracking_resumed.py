@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import wandb
 
 from llmexp.jobs.events import events, whole_lines
 from tests import tiny
@@ -59,7 +62,17 @@ def test_a_killed_run_leaves_all_curves_to_its_tracker(
             assert found[key].count(wanted) == 1, (key, event)
 
 
+@pytest.fixture
+def service() -> Iterator[None]:
+    """A process that uses W&B itself starts the run: a notebook, a script, this session."""
+    wandb.setup()
+    assert os.environ["WANDB_SERVICE"]
+    yield
+    wandb.teardown()
+
+
 @pytest.mark.long
+@pytest.mark.usefixtures("service")
 def test_half_an_answer_that_a_death_left_is_cut_off_not_stumbled_upon(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -101,14 +101,19 @@ class Wandb(Tracking):
 
         # Tables and artifacts are staged there; a run writes into its folder alone.
         os.environ["WANDB_DATA_DIR"] = str(folder / "wandb")
+        # A process that used W&B before it started this one leaves the address of its service. A
+        # run in that service cannot be given up, and its id is taken when the run is killed.
+        os.environ.pop("WANDB_SERVICE", None)
         limits = {"init_timeout": START, "login_timeout": START, "finish_timeout": END}
         quiet = wandb.Settings(silent=True, console="off", symlink=False, **limits)
         why = why_offline()
         for mode in ("online", "offline") if why is None else ("offline",):
             try:
                 run = wandb.init(**settings, mode=mode, settings=quiet, reinit="finish_previous")
-            except (wandb.Error, OSError) as error:
-                why = str(error).splitlines()[0]
+            except Exception as error:
+                # What its service and its network raise has no class in common but this one, and
+                # a run does not end because nobody can watch it.
+                why = (str(error) or type(error).__name__).splitlines()[0]
                 # W&B's process holds the run's id until then.
                 wandb.teardown()
                 continue
