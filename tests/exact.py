@@ -34,7 +34,7 @@ class Gradients(pl.Callback):
         def keep(optimizer: Any, args: Any, kwargs: Any) -> None:
             named = module.named_parameters()
             self.updates.append({n: p.grad.clone() for n, p in named if p.grad is not None})
-            self.losses.append(float(trainer.callback_metrics["train/loss"]))
+            self.losses.append(float(module.update_loss))
 
         trainer.optimizers[0].register_step_post_hook(keep)
 
@@ -53,7 +53,6 @@ class MeanOfMeans(FineTune):
     def on_after_backward(self) -> None:
         if not self.trainer.fit_loop._should_accumulate():
             _, self.update_loss = self.window.close()
-            self.log("train/loss", self.update_loss)
 
 
 def mistaken(module: Any, data: Any) -> None:

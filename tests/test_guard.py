@@ -141,9 +141,9 @@ def test_callbacks_see_the_gradient_that_is_judged(context: Any, accumulate: int
     class Judged(pl.Callback):
         norms: list[float] = []
 
-        def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
+        def on_train_batch_end(self, trainer: Any, module: Any, *_: Any) -> None:
             if not trainer.fit_loop._should_accumulate():
-                self.norms.append(float(trainer.callback_metrics["train/gradient_norm"]))
+                self.norms.append(float(module.update_norm))
 
     seen, judged = Norms(), Judged()
     judged.norms = []

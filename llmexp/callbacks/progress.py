@@ -31,10 +31,10 @@ class ProgressLines(pl.Callback):
         total = trainer.estimated_stepping_batches
         self.say(f"step {trainer.global_step}/{total}  train/loss {loss:.4f}")
 
-    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *_: Any) -> None:
         if trainer.is_global_zero and time.monotonic() - self.last > self.seconds:
             self.last = time.monotonic()
-            self.show(trainer, float(trainer.callback_metrics.get("train/loss", float("nan"))))
+            self.show(trainer, float(pl_module.update_loss))
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.is_global_zero and trainer.state.fn == "fit" and not trainer.sanity_checking:

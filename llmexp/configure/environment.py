@@ -23,4 +23,6 @@ def env(name: str, *default: Any) -> Any:
     return oc.env(name, *default)
 
 
-OmegaConf.register_new_resolver("oc.env", env, replace=True)
+def register() -> None:
+    """For every config of this process."""
+    OmegaConf.register_new_resolver("oc.env", env, replace=True)

@@ -9,9 +9,12 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from llmexp import secrets as secret
-from llmexp.configure import allow, environment, hydra_node, refusals, roots, trust  # noqa: F401
+from llmexp.configure import allow, environment, hydra_node, refusals, roots, trust
 from llmexp.configure.composed import Composed, is_typed
 from llmexp.errors import ConfigError
+
+# Before anything is composed: whoever composes brings this module along.
+environment.register()
 
 
 def judged(

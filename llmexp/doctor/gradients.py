@@ -45,8 +45,7 @@ class Gradients(pl.Callback):
     def on_train_batch_end(
         self, trainer: Any, module: Any, outputs: Any, batch: Any, batch_index: int
     ) -> None:
-        loss = trainer.callback_metrics.get("train/loss")
-        self.loss = None if loss is None else float(loss)
+        self.loss = float(module.update_loss)
         after = checksums(self.net)
         self.changed = {name for name, value in self.before.items() if after[name] != value}
 

@@ -57,10 +57,13 @@ def stepped(optimizer: torch.optim.Optimizer) -> list[Tensor]:
 @torch.no_grad()
 def scale(parameters: Iterable[Tensor], factor: Tensor) -> None:
     """Multiply every gradient by a scalar on the device."""
+    kinds: dict[torch.dtype, list[Tensor]] = {}
     for parameter in parameters:
         if parameter.grad is not None:
             local = _local(parameter.grad)
-            local.mul_(factor.to(local.dtype))
+            kinds.setdefault(local.dtype, []).append(local)
+    for kind, gradients in kinds.items():
+        torch._foreach_mul_(gradients, factor.to(kind))
 
 
 @torch.no_grad()
@@ -80,6 +83,9 @@ def global_norm(parameters: Iterable[Tensor]) -> Tensor:
 def clip(parameters: list[Tensor], norm: Tensor, limit: float, algorithm: str) -> None:
     """Lightning's two ways: shrink to a global norm, or clamp each value."""
     if algorithm == "norm":
+        # Where looking costs nothing, a pass over all gradients that would change none is spared.
+        if norm.is_cpu and norm + 1e-6 <= limit:
+            return None
         return scale(parameters, (limit / (norm + 1e-6)).clamp(max=1.0))
     for parameter in parameters:
         if parameter.grad is not None:
