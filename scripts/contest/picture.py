@@ -25,6 +25,10 @@ def draw(found: list[dict[str, Any]], path: Path) -> None:
     axes.barh(range(len(shown)), reached, color=colours, height=0.7)
     axes.axvline(1.0, color="black", linewidth=1)
     axes.set_xscale("log")
+    # As powers of two, as far as the bars reach: matplotlib's own labels would run into each other.
+    powers = [2.0**k for k in range(-4, 8) if min(reached) <= 2.0**k <= max(reached)]
+    axes.set_xticks([], minor=True)
+    axes.set_xticks(sorted({1.0, *powers}), [f"{x:g}" for x in sorted({1.0, *powers})])
     axes.set_yticks(range(len(shown)), [title(line) for line in shown], fontsize=7)
     axes.invert_yaxis()
     for at, (line, value) in enumerate(zip(shown, reached, strict=True)):
