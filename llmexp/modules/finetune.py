@@ -114,16 +114,15 @@ class FineTune(Evaluation):
         # Ranks' gradients were averaged, so their sum is the average times the ranks.
         (optimizer,) = self.trainer.optimizers
         update.scale(update.stepped(optimizer), self.trainer.world_size / tokens)
-        if self._is_told():
-            self.log("train/loss", self.update_loss)
 
     def _is_told(self) -> bool:
-        """Whether somebody will read what is logged of this update; it is 0.2 ms each time.
+        """Whether somebody will read what is logged of this update; it is 0.2 ms a key.
 
-        The loggers read every `trainer.log_every_n_steps`, callbacks may after a validation.
+        Loggers read every `trainer.log_every_n_steps`; callbacks may after a validation, of which
+        the last update is followed by one.
         """
-        loop = self.trainer.fit_loop
-        if (self.global_step + 1) % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+        loop, step = self.trainer.fit_loop, self.global_step + 1
+        if step % self.trainer.log_every_n_steps == 0 or step == self.trainer.max_steps:  # type: ignore[attr-defined]
             return True
         return loop.epoch_loop._should_check_val_fx(loop._data_fetcher)  # type: ignore[arg-type]
 
@@ -136,7 +135,7 @@ class FineTune(Evaluation):
         """Stop at an update that is not finite; clip, by the norm over all shards and ranks."""
         self.update_norm = norm = update.global_norm(update.stepped(optimizer))
         if self._is_told():
-            self.log("train/gradient_norm", norm)
+            self.log_dict({"train/loss": self.update_loss, "train/gradient_norm": norm})
         scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None
         # A float16 loss scaler meets infinite gradients by design, and skips them itself.
         judged = self.update_loss if scaled else norm

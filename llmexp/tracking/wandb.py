@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import shlex
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -114,8 +115,9 @@ class Wandb(Tracking):
                 # What its service and its network raise has no class in common but this one, and
                 # a run does not end because nobody can watch it.
                 why = (str(error) or type(error).__name__).splitlines()[0]
-                # W&B's process holds the run's id until then.
-                wandb.teardown()
+                # W&B's process holds the run's id until then; where it failed, W&B exits for it.
+                with suppress(SystemExit):
+                    wandb.teardown()
                 continue
             if mode == "online":
                 print(f"W&B: {run.url}", flush=True)
