@@ -6,6 +6,7 @@ import csv
 import json
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,9 @@ def test_a_killed_run_leaves_all_curves_to_its_tracker(
 @pytest.fixture
 def service() -> Iterator[None]:
     """A process that uses W&B itself starts the run: a notebook, a script, this session."""
+    # A test before this one may have left a service whose address is in no variable.
+    with suppress(SystemExit):
+        wandb.teardown()
     wandb.setup()
     assert os.environ["WANDB_SERVICE"]
     yield

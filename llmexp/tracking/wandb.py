@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import secrets
 import shlex
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -112,9 +113,7 @@ class Wandb(Tracking):
             try:
                 run = wandb.init(**settings, mode=mode, settings=quiet, reinit="finish_previous")
             except Exception as error:
-                # What its service and its network raise has no class in common but this one, and
-                # a run does not end because nobody can watch it.
-                why = (str(error) or type(error).__name__).splitlines()[0]
+                why = first_line(error)
                 # W&B's process holds the run's id until then; where it failed, W&B exits for it.
                 with suppress(SystemExit):
                     wandb.teardown()
@@ -136,18 +135,33 @@ class Wandb(Tracking):
         run = wandb.run
         if run is None:
             return
-        try:
+        with told():
             if module is not None:
                 run.log(tables(module, self.table_rows))
             run.summary.update(summary(result))
             folder = Path(run.dir).parents[2]
             if self.artifact and module is not None and not run.offline:
                 publish(run, folder, result, read_config(folder)[0]["objective"])
-        except (wandb.Error, OSError) as error:
-            print(f"W&B: {str(error).splitlines()[0]}", flush=True)
-        run.finish(exit_code=0 if result["status"] == "completed" else 1)
+        with told():
+            run.finish(exit_code=0 if result["status"] == "completed" else 1)
         if run.offline:
             print(f"W&B was offline\n{commands(run)}", flush=True)
+
+
+@contextmanager
+def told() -> Iterator[None]:
+    """An error of W&B is a line: what a run found is in its folder all the same.
+
+    What its service and its network raise has no class in common but `Exception`.
+    """
+    try:
+        yield
+    except Exception as error:
+        print(f"W&B: {first_line(error)}", flush=True)
+
+
+def first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]
 
 
 def commands(run: wandb.Run) -> str:
