@@ -138,9 +138,11 @@ def main(argv: list[str]) -> int:
 
 def _run(folder: Path, tree: dict[str, Any], launch: dict[str, Any], signals: Signals) -> int:
     from llmexp.configure.preflight import build
+    from llmexp.unneeded import import_torchmetrics
 
     try:
         experiment = build(supplied(tree), lambda key: f"{folder.name}/{CONFIG}")
+        import_torchmetrics()  # before Lightning does
         from llmexp.run import run
 
         result = run(experiment, folder, signals)

@@ -19,6 +19,7 @@ from llmexp.nets.attention import runs_here
 from llmexp.tasks.classification import label_answers
 from llmexp.tasks.instruction import Instruction
 from llmexp.tasks.language_modeling import LanguageModeling, Stream
+from llmexp.unneeded import without_bitsandbytes
 
 BATCH = 32
 Write = Callable[[Any, list[str], Any, Any], list[str]]
@@ -77,11 +78,12 @@ def load_tokenizer(folder: Path) -> Any:
 def load_network(folder: Path, facts: dict[str, Any], auto_class: Any, **config: Any) -> Any:
     """The trained network of a folder, ready to predict, on the best device there is."""
     if is_adapter(folder):
-        from peft import PeftModel
-
         config["pad_token_id"] = load_tokenizer(folder).pad_token_id
         base = load_base(facts, auto_class, **config)
-        return PeftModel.from_pretrained(base, str(folder)).eval()
+        with without_bitsandbytes():
+            from peft import PeftModel
+
+            return PeftModel.from_pretrained(base, str(folder)).eval()
     base = recorded_base(facts)
     net = auto_class.from_pretrained(
         folder,

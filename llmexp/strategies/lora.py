@@ -106,9 +106,12 @@ class LoRA(Strategy):
         return {name.replace("lora_B", "lora_A") for name in zero} & found.keys()
 
     def adapt(self, net: nn.Module, context: Context) -> nn.Module:
-        from peft import get_peft_model
+        from llmexp.unneeded import without_bitsandbytes
 
-        return get_peft_model(net, self.peft_config(net, context))
+        with without_bitsandbytes():
+            from peft import get_peft_model
+
+            return get_peft_model(net, self.peft_config(net, context))
 
     def meant(self, net: nn.Module, context: Context) -> set[str] | None:
         """Adapters on the targets, and what is trained whole beside them."""

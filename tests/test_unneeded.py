@@ -1,0 +1,48 @@
+"""A run imports nothing only because it is installed."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from tests import runs, tiny
+
+ROOT = Path(__file__).resolve().parents[1]
+AFTERWARDS = """
+from llmexp.unneeded import import_torchmetrics, without_bitsandbytes
+
+import_torchmetrics()
+with without_bitsandbytes():
+    from peft import import_utils
+
+    assert not import_utils.is_bnb_4bit_available()
+import scipy.signal
+from transformers.utils import is_bitsandbytes_available
+
+assert scipy.signal.butter(2, 0.5)
+assert is_bitsandbytes_available() and import_utils.is_bnb_4bit_available()
+"""
+
+
+def test_a_run_with_adapters_imports_neither_bitsandbytes_nor_signals(tmp_path: Path) -> None:
+    model = tiny.bert(tmp_path / "bert")
+    given = ["strategy=lora", "model=local", f"model.path={model}", *runs.COMMON]
+    given += [*runs.classified(tmp_path / "data"), f"hydra.run.dir={tmp_path / 'run'}"]
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "run.py"), *given, f"cache.dir={tmp_path / 'cache'}"],
+        env={**os.environ, "PYTHONPROFILEIMPORTTIME": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert {"peft", "torchmetrics.metric"} <= imported
+    assert not {"bitsandbytes", "scipy.signal", "datasets", "wandb"} & imported
+
+
+def test_what_was_left_out_is_there_for_whoever_asks_for_it() -> None:
+    done = subprocess.run([sys.executable, "-c", AFTERWARDS], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
