@@ -86,10 +86,31 @@ def build_trainer(e: Experiment, context: Context, record: Record) -> pl.Trainer
     if isinstance(trainer.accelerator, CUDAAccelerator):
         torch.set_float32_matmul_precision("high")
     trainer._signal_connector = NoHandlers(trainer)
+    spare_calls(trainer)
     launcher = trainer.strategy.launcher
     if isinstance(launcher, _SubprocessScriptLauncher):
         trainer.strategy._launcher = Ranks(launcher, record)
     return trainer
+
+
+# Hooks of callbacks in every step.
+STEP_HOOKS = (
+    "on_train_batch_start",
+    "on_before_zero_grad",
+    "on_before_backward",
+    "on_after_backward",
+    "on_before_optimizer_step",
+    "on_train_batch_end",
+)
+
+
+def spare_calls(trainer: pl.Trainer) -> None:
+    """Take the hooks that do nothing from each callback: Lightning would call them, some seventy
+    in a step, and skips what is not callable."""
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        for hook in STEP_HOOKS:
+            if getattr(type(callback), hook) is getattr(pl.Callback, hook):
+                setattr(callback, hook, None)
 
 
 def observers(e: Experiment, context: Context, record: Record) -> dict[str, Any]:
