@@ -12,6 +12,9 @@ from llmexp.tasks.base import IGNORE, Encoded, Row
 
 BINS = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, WHOLE)
 
+# Rows whose prompt is rendered too.
+ASKED = 200
+
 
 class Sample:
     """A sample of train rows as tokens, whole and at `max_length`."""
@@ -70,6 +73,7 @@ class Sample:
             "counts": self.encoded.counts,
             "fully_masked": len(self.masked),
             "marks": self.marks(),
+            "asked": self.asked(),
             "kept": None if self.kept is None else self.kept.facts(),
             "packing": self.packing(),
         }
@@ -85,6 +89,14 @@ class Sample:
             return None
         names = ("packed", "packs", "fill")
         return {name: counts[name] for name in names} if "packs" in counts else None
+
+    def asked(self) -> dict[str, int]:
+        """Of a few rows, how many are asked for by other tokens than they are trained behind."""
+        few = self.rows[:: -(-len(self.rows) // ASKED)]
+        return {
+            "rows": len(few),
+            "otherwise": self.task.asked_otherwise(few, self.context.tokenizer),
+        }
 
     def marks(self) -> dict[str, Any]:
         """How often BOS stands in a row, and in how many rows an end is learned."""

@@ -36,6 +36,13 @@ def tokens(report: Report, train: Split) -> None:
     if marks["doubled_bos"]:
         said = f"{marks['doubled_bos']} of {found['encoded']} rows begin with {marks['bos']} twice"
         report.add("doubled_bos", "fails", *_retemplated(said, context))
+    if found["asked"]["otherwise"]:
+        said = (
+            f"{found['asked']['otherwise']} of {found['asked']['rows']} rows drawn are asked for "
+            "by other tokens than stand before their answer in training, as where the template's "
+            "prompt ends in a space that the tokenizer puts into the next word"
+        )
+        report.add("prompt_not_prefix", "warning", *_retemplated(said, context))
     if not task.in_blocks:
         _ends(report, train)
 

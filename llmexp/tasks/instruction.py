@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from llmexp.data.templates import Template
     from llmexp.models import HFModel
 
+# A conversation to try a template on.
+SHORT = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "The"}]
+
 
 @spec
 class Instruction(DecoderTask):
@@ -71,12 +74,26 @@ class Instruction(DecoderTask):
     def remarks(self, tokenizer: PreTrainedTokenizerBase) -> list[str]:
         from llmexp.data.templates import writes_date
 
-        if not writes_date(tokenizer):
-            return []
-        return [
-            "data.template: the template writes the day's date into every conversation "
-            "(strftime_now), so runs of two days differ; a jinja file with a fixed date would not"
-        ]
+        found = []
+        if writes_date(tokenizer):
+            found.append(
+                "data.template: the template writes the day's date into every conversation "
+                "(strftime_now), so runs of two days differ; a jinja file with a fixed date would "
+                "not"
+            )
+        if self.asked_otherwise([{"messages": SHORT}], tokenizer):
+            found.append(
+                "data.template: the tokens that ask for an answer are not those that stand before "
+                "it in training, as where a prompt ends in a space that the tokenizer puts into "
+                "the next word; write it without that, or use data.template=alpaca"
+            )
+        return found
+
+    def asked_otherwise(self, rows: list[Row], tokenizer: PreTrainedTokenizerBase) -> int:
+        from llmexp.data.templates import Template
+
+        template = Template(tokenizer)
+        return sum(not template.asks_as_trained(row["messages"]) for row in rows)
 
     def encode(
         self,
@@ -108,7 +125,8 @@ class Instruction(DecoderTask):
         encoded = []
         for i, row in enumerate(rows):
             ids, wanted = self.supervised(row["messages"], template)
-            fitted = self._fit(ids, wanted, max_length, tokenizer.bos_token_id, counts, i)
+            number = row.get("number", i)  # of a stream, which is encoded in parts
+            fitted = self._fit(ids, wanted, max_length, tokenizer.bos_token_id, counts, number)
             if fitted is not None:
                 encoded.append({**fitted, "index": i})
         return Encoded(encoded, dict(counts))
@@ -130,14 +148,14 @@ class Instruction(DecoderTask):
         max_length: int,
         bos: int | None,
         counts: Counter[str],
-        index: int,
+        number: int,
     ) -> Row | None:
         """input_ids and labels of at most `max_length`, or None where the row is dropped."""
         excess = len(ids) - 1 - max_length
         if excess > 0:
             if self.overflow == "error":
                 raise UserError(
-                    f"data.overflow: row {index} has {len(ids) - 1} tokens, more than "
+                    f"data.overflow: row {number} has {len(ids) - 1} tokens, more than "
                     f"data.max_length={max_length}; raise it, or use data.overflow=truncate"
                 )
             kept = None if self.overflow == "drop" else cut_prompt(ids, marks, excess, bos)
