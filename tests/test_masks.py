@@ -167,5 +167,5 @@ def test_a_prompt_that_training_does_not_hold_is_noted(opened: str, otherwise: i
     template = "{% for m in messages %}" + turn + "{% endfor %}"
     template += "{% if add_generation_prompt %}{{ 'OPEN' }}{% endif %}"
     tokens, task = made(template.replace("OPEN", opened)), Instruction(train="made.jsonl")
-    rows = [{"messages": asked("Name a river.", "The Nile.")}]
+    rows = [{"messages": asked("Name it.", "a river")}]
     assert task.asked_otherwise(rows, tokens) == len(task.remarks(tokens)) == otherwise

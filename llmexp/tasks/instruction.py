@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from llmexp.models import HFModel
 
 # A conversation to try a template on.
-SHORT = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "The"}]
+SHORT = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "a"}]
 
 
 @spec
