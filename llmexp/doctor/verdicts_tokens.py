@@ -15,7 +15,7 @@ def tokens(report: Report, train: Split) -> None:
     """Rows that lose something, learn nothing, or begin or end wrongly."""
     found, context, task = report.sections["tokens"], train.context, train.context.task
     if found["too_long"] > MANY * found["sample"] and not train.refuses:
-        what = ", ".join(f"{n} {name}" for name, n in found["counts"].items())
+        what = ", ".join(f"{n} {name.replace('_', ' ')}" for name, n in found["counts"].items())
         fix = longer(found["lengths"]["longest"], context)
         more = "" if fix else "; a model that reads more would take them whole"
         report.add(

@@ -41,7 +41,8 @@ class Instruction(DecoderTask):
     train_on: Literal["answers", "last_answer", "everything"] = "answers"
     """Which tokens are learned; an answer's end token belongs to it."""
     overflow: Literal["truncate", "drop", "error"] = "truncate"
-    """What happens to a row longer than `max_length`; truncation never cuts the last answer."""
+    """What happens to a row longer than `max_length`; truncation cuts from the beginning and never
+    the last answer; earlier ones that are lost by it are counted as `answers_lost`."""
 
     def check(self, model: HFModel) -> list[str]:
         from llmexp.data.templates import check_template
@@ -162,6 +163,8 @@ class Instruction(DecoderTask):
             counts["truncated" if kept else "dropped"] += 1
             if kept is None:
                 return None
+            if lost := _turns(marks) - _turns(kept[1]):
+                counts["answers_lost"] += lost
             ids, marks = kept
         labels = [i if m else IGNORE for i, m in zip(ids[1:], marks[1:], strict=True)]
         if all(label == IGNORE for label in labels):
@@ -207,3 +210,8 @@ class Instruction(DecoderTask):
         from llmexp.tasks.written_scores import written_scores
 
         return written_scores(answers)
+
+
+def _turns(marks: list[int]) -> int:
+    """How many turns are learned."""
+    return len({mark for mark in marks if mark > 0})
