@@ -79,7 +79,7 @@ def test_records_of_a_table_and_lines_of_a_pattern(tmp_path: Path) -> None:
         with pytest.raises(UserError, match=rf"rows.csv:{at + 2}: not valid csv .*: '\"bad\" quo"):
             load_examples(Classification(train=str(table)))
     table.write_text(f'"text" ,label\n{body}')
-    with pytest.raises(UserError, match="rows.csv:1: not valid csv"):  # names of no columns
+    with pytest.raises(UserError, match=r"rows.csv:1: not valid csv"):  # names of no columns
         load_examples(Classification(train=str(table), **task))
     table.write_text(f'text,label\n{body}"never closed,a\n{body}')
     # Skipping a record that swallows the rest of the file would drop thirty good rows unseen.

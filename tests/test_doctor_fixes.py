@@ -228,7 +228,7 @@ def doubled_bos_in_texts(folder: Path, patch: Patch) -> list[str]:
 
 
 def prompt_not_prefix(folder: Path, patch: Patch) -> list[str]:
-    """The tokenizer of GPT-2 puts the space that the prompt ends in into the answer's first word."""
+    """The tokenizer of GPT-2 puts the space behind the prompt into the first word of an answer."""
     path = tiny.llama(folder / "llama", vocab_size=400)
     golden_templates.tokenizer("alpaca").save_pretrained(path)
     given = conversations(folder, TEMPLATE.replace("END", "{{ eos_token }}"))

@@ -1,4 +1,4 @@
-"""The templates of six families and those that are shipped: the tokens read and learned, and one BOS where the template says so."""
+"""Templates of six families and our own: the tokens read and learned, and BOS where it is said."""
 
 from __future__ import annotations
 

@@ -236,7 +236,7 @@ def test_a_row_is_named_by_its_place_in_the_source(tmp_path: Path, net: Path, sh
     lines[shift + 150] = json.dumps({"prompt": "long " * 400, "completion": "yes"})
     (tmp_path / "pairs.jsonl").write_text("\n".join(lines))
     refusing = replace(made, task=replace(made.task, overflow="error"))
-    with pytest.raises(UserError, match="data.overflow: row 150 has"):
+    with pytest.raises(UserError, match=r"data.overflow: row 150 has"):
         batches(refusing)
 
 
