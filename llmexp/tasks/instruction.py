@@ -82,7 +82,11 @@ class Instruction(DecoderTask):
                 "(strftime_now), so runs of two days differ; a jinja file with a fixed date would "
                 "not"
             )
-        if self.asked_otherwise([{"messages": SHORT}], tokenizer):
+        try:
+            otherwise = self.asked_otherwise([{"messages": SHORT}], tokenizer)
+        except UserError:
+            otherwise = 0  # what is wrong with the template is said of a row
+        if otherwise:
             found.append(
                 "data.template: the tokens that ask for an answer are not those that stand before "
                 "it in training, as where a prompt ends in a space that the tokenizer puts into "
