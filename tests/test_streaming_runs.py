@@ -316,7 +316,7 @@ def test_an_update_is_that_of_its_rows_however_it_is_cut(
 ) -> None:
     """To the end of the epoch, whose last window is a short one."""
     made = context(tmp_path, net, "instruction", batch_size=8, **shape)
-    limit = replace(made.task.limit, train=61)
+    limit = replace(made.task.limit, train=59)
     generation = replace(made.task.generation, examples=0)
     task = replace(made.task, limit=limit, generation=generation)
     optim = replace(made.optim, learning_rate=0.0)
