@@ -10,6 +10,7 @@ from torch import Tensor
 
 from llmexp.context import Context
 from llmexp.modules.finetune import FineTune
+from llmexp.modules.update import over_ranks
 from llmexp.tasks.base import Batch, Loss
 
 
@@ -21,6 +22,10 @@ class Measured(NamedTuple):
     metrics: dict[str, float]
     answered: list[int]
     """The rows that were answered, in order."""
+    norms: list[tuple[float, float]]
+    """Of each update's gradient: as a callback sees it before the step, and as it is logged."""
+    held_out: dict[str, tuple[int, int]]
+    """Of each evaluated split: rows and fillers on all processes together."""
 
 
 class Gradients(pl.Callback):
@@ -29,12 +34,19 @@ class Gradients(pl.Callback):
     def __init__(self) -> None:
         self.updates: list[dict[str, Tensor]] = []
         self.losses: list[float] = []
+        self.seen: list[float] = []
+        self.norms: list[tuple[float, float]] = []
+
+    def on_before_optimizer_step(self, trainer: pl.Trainer, module: Any, optimizer: Any) -> None:
+        named = module.named_parameters()
+        self.seen.append(length({n: p.grad for n, p in named if p.grad is not None}))
 
     def on_train_start(self, trainer: pl.Trainer, module: Any) -> None:
         def keep(optimizer: Any, args: Any, kwargs: Any) -> None:
             named = module.named_parameters()
             self.updates.append({n: p.grad.clone() for n, p in named if p.grad is not None})
             self.losses.append(float(module.update_loss))
+            self.norms.append((self.seen[-1], float(module.update_norm)))
 
         trainer.optimizers[0].register_step_post_hook(keep)
 
@@ -55,34 +67,57 @@ class MeanOfMeans(FineTune):
             _, self.update_loss = self.window.close()
 
 
-def mistaken(module: Any, data: Any) -> None:
-    """Make the mean of means, and let fillers count twice, as a DistributedSampler does."""
+def mean_of_means(module: Any) -> None:
     module.__class__ = type("Mistaken", (MeanOfMeans, type(module)), {})
+
+
+def repeat_rows(data: Any) -> None:
+    """Let fillers count as the rows they are made of, as a DistributedSampler does."""
     right = data._evaluation
 
     def repeated(name: str) -> Any:
         loader = right(name)
-        # Features come in batches from their sampler, tokens from a batch sampler.
-        sampler = loader.batch_sampler or loader.sampler
+        sampler = batches_of(loader)
         sampler.batches = [[i if i >= 0 else -1 - i for i in b] for b in sampler.batches]
         return loader
 
     data._evaluation = repeated
 
 
-def measured(made: Context, wrong: bool = False, **trainer: Any) -> Measured:
+def batches_of(loader: Any) -> Any:
+    """Features come in batches from their sampler, tokens from a batch sampler."""
+    return loader.batch_sampler or loader.sampler
+
+
+def evaluated(data: Any, split: str) -> tuple[int, int]:
+    """Rows and fillers of a split, on all processes together."""
+    places = [i for batch in batches_of(data._evaluation(split)).batches for i in batch]
+    rows, fillers = over_ranks(
+        torch.tensor([sum(i >= 0 for i in places), sum(i < 0 for i in places)])
+    )
+    return int(rows), int(fillers)
+
+
+def measured(made: Context, wrong: bool = False, **how: Any) -> Measured:
     """What one epoch and a test found; `wrong` makes the widespread mistakes."""
-    return carried_out(made, wrong, **trainer)[2]
+    return carried_out(made, wrong, **how)[2]
 
 
-def carried_out(made: Context, wrong: bool = False, **trainer: Any) -> tuple[Any, Any, Measured]:
-    """One epoch and a test, as a run does them: the module, its data, and what was measured."""
+def carried_out(
+    made: Context, wrong: bool = False, repeated: bool = False, **trainer: Any
+) -> tuple[Any, Any, Measured]:
+    """One epoch and a test, as a run does them: the module, its data, and what was measured.
+
+    `repeated` makes one mistake, fillers that count; `wrong` makes the mean of means too.
+    """
     pl.seed_everything(made.seed, verbose=False)
     net = made.strategy.adapt(made.strategy.load(made), made)
     awaken(net)
     data, module = made.strategy.data(made, net), made.strategy.module(net, made)
     if wrong:
-        mistaken(module, data)
+        mean_of_means(module)
+    if wrong or repeated:
+        repeat_rows(data)
     seen = Gradients()
     quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
     runner = pl.Trainer(
@@ -99,14 +134,15 @@ def carried_out(made: Context, wrong: bool = False, **trainer: Any) -> tuple[Any
     metrics = {**module.validation_metrics, **module.test_metrics}
     metrics = {name: float(value) for name, value in metrics.items()}
     answered = [answer["index"] for answer in module.answers]
-    return module, data, Measured(seen.losses, seen.updates, metrics, answered)
+    held_out = {"val": evaluated(data, "validation"), "test": evaluated(data, "test")}
+    found = Measured(seen.losses, seen.updates, metrics, answered, seen.norms, held_out)
+    return module, data, found
 
 
 def concatenated(module: Any, data: Any, size: int) -> Measured:
     """The same updates of `size` batches, each as one batch of all its rows by plain autograd."""
-    loader, found = data.train_dataloader(), Measured([], [], {}, [])
-    # Features come in batches from their sampler, tokens from a batch sampler.
-    batches = list(loader.batch_sampler or loader.sampler)
+    loader, found = data.train_dataloader(), Measured([], [], {}, [], [], {})
+    batches = list(batches_of(loader))
     assert len(batches) % size != 0
     for start in range(0, len(batches), size):
         rows = [i for batch in batches[start : start + size] for i in batch]
@@ -130,12 +166,22 @@ def awaken(net: Any) -> None:
             parameter.data += 0.1 * torch.randn(parameter.shape, generator=generator)
 
 
+def length(gradient: dict[str, Tensor]) -> float:
+    """The 2-norm of the whole gradient."""
+    return sum(float(g.double().square().sum()) for g in gradient.values()) ** 0.5
+
+
+def norms_apart(one: Measured, reference: Measured) -> float:
+    """How far what callbacks and loggers see of a gradient is from the reference's, relatively."""
+    lengths = [length(gradient) for gradient in reference.gradients]
+    pairs = zip(one.norms, lengths, strict=True)
+    return max(abs(norm - right) / right for norms, right in pairs for norm in norms)
+
+
 def distance(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> float:
     """Relative L2 over the whole gradient."""
     assert ours.keys() == theirs.keys()
-    off = sum(float((ours[n] - theirs[n]).double().square().sum()) for n in ours)
-    size = sum(float(g.double().square().sum()) for g in theirs.values())
-    return (off / size) ** 0.5
+    return length({n: ours[n] - theirs[n] for n in ours}) / length(theirs)
 
 
 def apart(one: Measured, other: Measured) -> tuple[float, float]:

@@ -23,16 +23,18 @@ def cuts(case: Case) -> list[Cut]:
 
 def main(folder: Path, numbers: list[int]) -> None:
     quiet.libraries()
-    found: dict[tuple[int, Cut, bool], Measured] = {}
+    found: dict[tuple[int, Cut, str], Measured] = {}
     both = {"strategy": "ddp", "devices": 2}
     for number in numbers:
         for cut in cuts(CASES[number]):
             made = context(folder, CASES[number], cut)
-            found[number, cut, False] = measured(made, **both)
-        # The first cut again, done wrong.
+            found[number, cut, "right"] = measured(made, **both)
+        # The first cut again, done wrong: all mistakes, and one of them alone.
         cut = cuts(CASES[number])[0]
         made = context(folder, CASES[number], cut)
-        found[number, cut, True] = measured(made, wrong=True, **both)
+        found[number, cut, "wrong"] = measured(made, wrong=True, **both)
+        made = context(folder, CASES[number], cut)
+        found[number, cut, "repeated"] = measured(made, repeated=True, **both)
     assert dist.get_world_size() == 2 and dist.get_backend() == "gloo"
     if dist.get_rank() == 0:
         torch.save(found, folder / "measured.pt")

@@ -39,6 +39,9 @@ FAMILIES = {
     "gemma": Family("<eos>", "<bos>", ("<start_of_turn>", "<end_of_turn>")),
     "alpaca": Family("</s>", "<s>"),
 }
+# Those that are shipped, each with the tokenizer of a family.
+SHIPPED = {"alpaca": "alpaca", "chatml": "chatml", "plain": "alpaca"}
+SNAPSHOTS = FAMILIES | {f"llmexp-{name}": FAMILIES[like] for name, like in SHIPPED.items()}
 CHATS = {
     "one turn": [
         {"role": "user", "content": "Name a river."},
@@ -56,7 +59,7 @@ CHATS = {
 
 def tokenizer(family: str) -> PreTrainedTokenizerFast:
     """Words, spaces and marks that the conversations are made of, anything else as bytes."""
-    facts = FAMILIES[family]
+    facts = SNAPSHOTS[family]
     special = [token for token in (facts.bos, facts.eos, *facts.more) if token is not None]
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {token: i for i, token in enumerate([*special, *alphabet])}
@@ -93,7 +96,9 @@ WORDS += ["ĠResponse"]
 
 
 def task(family: str, train_on: str = "answers") -> Instruction:
-    fields: dict[str, Any] = {"template": str(TEMPLATES / f"{family}.jinja"), "train_on": train_on}
+    own = str(TEMPLATES / f"{family}.jinja")
+    template = family.removeprefix("llmexp-") if family.startswith("llmexp-") else own
+    fields: dict[str, Any] = {"template": template, "train_on": train_on}
     return Instruction(train="made.jsonl", **fields)
 
 
@@ -120,7 +125,7 @@ def _shown(made: PreTrainedTokenizerFast, token: int) -> str:
 
 
 def main() -> None:
-    for family in FAMILIES:
+    for family in SNAPSHOTS:
         (GOLDEN / f"{family}.txt").write_text(snapshot(family), encoding="utf-8")
 
 

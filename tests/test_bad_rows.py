@@ -23,8 +23,8 @@ BAD_LINES = {
     "[1, 2]": r"expected an object with named fields, found '\[1, 2\]'",
     '{"text": 5, "label": "a"}': r"column 'text': expected text, found int '5'",
     '{"text": "x", "label": 3}': r"column 'label': expected str as in the rows before, found int 3",
-    '{"text": "x"}': r"there is no column 'label' for data.columns.label",
-    '{"text": "x", "label": null}': r"column 'label': the label is missing",
+    '{"text": "x"}': r"there is no column 'label' for data.columns.label in .*'text': 'x'",
+    '{"text": "x", "label": null}': r"column 'label': the label is missing: .*'text': 'x'",
 }
 
 
@@ -70,6 +70,17 @@ def test_records_of_a_table_and_lines_of_a_pattern(tmp_path: Path) -> None:
     lines = tmp_path / "rows.txt"
     lines.write_text("".join(f"AB:x text {i}\nCD:y text {i}\n" for i in range(15)) + "nothing\n")
     assert load_examples(Classification(train=str(lines), pattern=TREC, **task)).bad == 1
+    for at in (5, 30):  # in the middle, and the last line
+        records = body.splitlines(keepends=True)
+        records.insert(at, '"bad" quote,a\n')
+        table.write_text("".join(["text,label\n", *records]))
+        examples = load_examples(Classification(train=str(table), **task))
+        assert examples.bad == 1 and sum(n or 0 for n in examples.counts().values()) == 30
+        with pytest.raises(UserError, match=rf"rows.csv:{at + 2}: not valid csv .*: '\"bad\" quo"):
+            load_examples(Classification(train=str(table)))
+    table.write_text(f'"text" ,label\n{body}')
+    with pytest.raises(UserError, match=r"rows.csv:1: not valid csv"):  # names of no columns
+        load_examples(Classification(train=str(table), **task))
     table.write_text(f'text,label\n{body}"never closed,a\n{body}')
     # Skipping a record that swallows the rest of the file would drop thirty good rows unseen.
     with pytest.raises(UserError, match="not valid csv"):

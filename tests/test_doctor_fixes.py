@@ -15,7 +15,7 @@ import llmexp.doctor
 from llmexp.doctor import gradients, splits
 from llmexp.errors import Diverged
 from llmexp.tasks.instruction import Instruction
-from tests import doctoring, runs, tiny
+from tests import doctoring, golden_templates, runs, tiny
 from tests.doctoring import looked_at
 
 Patch = pytest.MonkeyPatch
@@ -227,6 +227,14 @@ def doubled_bos_in_texts(folder: Path, patch: Patch) -> list[str]:
     return [*rest, "data.template=alpaca"]
 
 
+def prompt_not_prefix(folder: Path, patch: Patch) -> list[str]:
+    """The tokenizer of GPT-2 puts the space behind the prompt into the first word of an answer."""
+    path = tiny.llama(folder / "llama", vocab_size=400)
+    golden_templates.tokenizer("alpaca").save_pretrained(path)
+    given = conversations(folder, TEMPLATE.replace("END", "{{ eos_token }}"))
+    return [*given, f"model.path={path}", "strategy=from_scratch"]
+
+
 def _prepared(template: str) -> Callable[..., None]:
     def prepare(self: Any, tokenizer: Any) -> None:
         tokenizer.chat_template = template
@@ -280,6 +288,7 @@ CASES: dict[Any, tuple[str, str, bool]] = {
     end_not_learned_by_some: ("end_not_learned", "llama", True),
     doubled_bos: ("doubled_bos", "llama", True),
     doubled_bos_in_texts: ("doubled_bos", "llama", False),
+    prompt_not_prefix: ("prompt_not_prefix", "llama", True),
     fully_masked: ("fully_masked", "llama", True),
     unknown_template: ("config", "llama", True),
 }

@@ -96,7 +96,60 @@ def test_a_row_that_overflow_refuses_fails_wherever_it_stands(
     mended = looked_at(*given, found.fix)
     assert mended.verdict != "fails" and "overflow" not in ids(mended)
     # What is looked at is shown all the same.
-    assert report.sections["tokens"]["sample"] == 3 and report.sections["splits"][split]["too_long"]
+    assert report.sections["tokens"]["sample"] == 24
+    assert report.sections["splits"][split]["too_long"]
+
+
+@pytest.mark.parametrize("overflow", ["truncate", "drop"])
+def test_counts_of_every_split_are_those_of_the_run_and_on_the_page(
+    tmp_path: Path,
+    doctored: dict[str, list[str]],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    overflow: str,
+) -> None:
+    """Of all rows where all were tokenised, though a sample would have drawn three."""
+    monkeypatch.setattr(splits, "SAMPLE", 3)
+    data = posed(tmp_path, train=(2, 5, 19), validation=(4, 7), test=(11,))
+    given = [*doctored["bert"], *data, f"data.overflow={overflow}", "strategy=head_only"]
+    report = looked_at(*given)
+    assert of(report, "too_long").message.startswith("3 of 24 rows are longer")
+    name = "truncated" if overflow == "truncate" else "dropped"
+    ran = runs.finished(tmp_path / "run", *given, "cache.enabled=false")["encoding"]
+    page(report)
+    said = " ".join(capsys.readouterr().out.split())
+    for split, count in {"train": 3, "validation": 2, "test": 1}.items():
+        left = 24 if overflow == "truncate" else 24 - count
+        assert ran[split][name] == count and ran[split]["rows"] == left
+        assert report.sections["splits"][split]["counts"] == {name: count}
+        assert f"{split} 24 rows, {count} too long, {count} {name}; {left} to read" in said
+
+
+def test_earlier_answers_that_truncation_loses_are_counted(
+    tmp_path: Path, doctored: dict[str, list[str]]
+) -> None:
+    """One is cut away, one is cut into, so that it is learned no more; the last stays whole."""
+    turns = [(SHORT, f"answer {SHORT}") for _ in range(3)]
+    messages = [
+        {"role": role, "content": text}
+        for turn in turns
+        for role, text in zip(("user", "assistant"), turn, strict=True)
+    ]
+    file = tmp_path / "chats.jsonl"
+    short = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    lines = [json.dumps({"messages": rows}) for rows in [messages, *[short] * 11]]
+    file.write_text("\n".join(lines))
+    given = [*doctored["llama"], "data=instruction", f"data.train={file}", f"data.test={file}"]
+    given += [f"data.validation={file}", "data.template=plain", "strategy=head_only"]
+    given += ["data.max_length=45", "data.generation.examples=0", "cache.enabled=false"]
+    counts = {"truncated": 1, "answers_lost": 2}
+    report = looked_at(*given)
+    assert report.sections["splits"]["train"]["counts"] == counts
+    assert "1 truncated, 2 answers lost" in of(report, "too_long").message
+    ran = runs.finished(tmp_path / "run", *given)["encoding"]["train"]
+    assert counts.items() <= ran.items()
+    last = looked_at(*given, "data.train_on=last_answer").sections["splits"]["train"]
+    assert last["counts"] == {"truncated": 1}
 
 
 def test_where_only_a_sample_is_looked_at_it_is_said(

@@ -14,13 +14,13 @@ import pytest
 import torch
 from filelock import FileLock
 
-from tests.exact import Measured, apart, measured
-from tests.exact_cases import CASES, HELD_OUT, TELLING, Case, Cut, checkpoints, context, named
+from tests.exact import Measured, apart, measured, norms_apart
+from tests.exact_cases import CASES, TELLING, Case, Cut, checkpoints, context, held_out, named
 from tests.exact_worker import cuts
 
 ROOT = Path(__file__).resolve().parents[1]
 SPLITS = ("val", "test")
-Found = dict[tuple[int, Cut, bool], Measured]
+Found = dict[tuple[int, Cut, str], Measured]
 
 
 def spawned(folder: Path, cases: list[Case]) -> Found:
@@ -91,9 +91,10 @@ def test_two_processes_make_the_updates_of_one(case: Case, ranks: Any) -> None:
     folder, found = ranks(case)
     whole, number = one_process(folder, case), CASES.index(case)
     for cut in cuts(case):
-        loss, gradients = apart(found[number, cut, False], whole)
+        loss, gradients = apart(found[number, cut, "right"], whole)
         assert loss < 1e-6 and gradients < 1e-5, cut
-    _, wrong = apart(found[number, cuts(case)[0], True], whole)
+        assert norms_apart(found[number, cut, "right"], whole) < 1e-5, cut
+    _, wrong = apart(found[number, cuts(case)[0], "wrong"], whole)
     assert wrong > 1e-3, "the mean of means passed"
 
 
@@ -101,16 +102,25 @@ def test_two_processes_make_the_updates_of_one(case: Case, ranks: Any) -> None:
 def test_two_processes_score_every_example_once(case: Case, ranks: Any) -> None:
     folder, found = ranks(case)
     one, number = one_process(folder, case), CASES.index(case)
-    assert HELD_OUT % 2 == 1
     # A language model writes answers to the first rows only.
-    answers = list(range(HELD_OUT if case.task == "classification" else 3))
+    answers = list(range(held_out(case)[1] if case.task == "classification" else 3))
     for cut in cuts(case):
-        two = found[number, cut, False]
+        two = found[number, cut, "right"]
         assert two.metrics.keys() == one.metrics.keys()
         assert two.metrics == pytest.approx(one.metrics, rel=1e-6, abs=1e-6)
         assert two.answered == one.answered == answers
-    wrong = found[number, cuts(case)[0], True]
-    off = [abs(wrong.metrics[f"{split}/loss"] - one.metrics[f"{split}/loss"]) for split in SPLITS]
-    assert max(off) > 1e-4, "mean of means and repeated rows passed"
-    if case.task == "classification" and case.batching == "rows":  # 8 + 8 + 1: a process has none
-        assert wrong.answered != answers
+        for split in SPLITS:
+            (count, fillers), whole = two.held_out[split], one.held_out[split]
+            assert count % 2 == 1 and fillers > 0 and whole == (count, 0)
+    wrong = found[number, cuts(case)[0], "wrong"]
+    assert max(losses_apart(wrong, one)) > 1e-4, "mean of means and repeated rows passed"
+    repeated = found[number, cuts(case)[0], "repeated"]
+    assert min(losses_apart(repeated, one)) > 1e-4, "repeated rows passed"
+    if case.task == "classification":
+        assert wrong.answered != answers and repeated.answered != answers
+
+
+def losses_apart(one: Measured, other: Measured) -> list[float]:
+    """Of each evaluated split."""
+    names = [f"{split}/loss" for split in SPLITS]
+    return [abs(one.metrics[name] - other.metrics[name]) for name in names]

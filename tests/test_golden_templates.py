@@ -1,4 +1,4 @@
-"""Six families' templates: the tokens read and learned, and one BOS where the template says so."""
+"""Templates of six families and our own: the tokens read and learned, and BOS where it is said."""
 
 from __future__ import annotations
 
@@ -9,16 +9,30 @@ import pytest
 from transformers import AutoTokenizer
 
 from llmexp.data.module import TokenData
-from llmexp.data.templates import Template
+from llmexp.data.templates import NAMES, Template
 from llmexp.strategies.full_finetune import FullFinetune
 from llmexp.tasks.base import IGNORE, Examples
 from tests import nets, runs, tiny
-from tests.golden_templates import CHATS, FAMILIES, GOLDEN, MODES, snapshot, task, tokenizer
+from tests.golden_templates import (
+    CHATS,
+    FAMILIES,
+    GOLDEN,
+    MODES,
+    SHIPPED,
+    SNAPSHOTS,
+    snapshot,
+    task,
+    tokenizer,
+)
 
-EVERY = [(family, chat) for family in FAMILIES for chat in CHATS]
+EVERY = [(family, chat) for family in SNAPSHOTS for chat in CHATS]
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+def test_every_shipped_template_has_a_snapshot() -> None:
+    assert set(NAMES) == set(SHIPPED)
+
+
+@pytest.mark.parametrize("family", SNAPSHOTS)
 def test_tokens_and_labels_are_those_of_the_golden_file(family: str) -> None:
     """Where a change is meant: python -m tests.golden_templates, then read what git shows."""
     assert snapshot(family) == (GOLDEN / f"{family}.txt").read_text(encoding="utf-8")
@@ -27,7 +41,7 @@ def test_tokens_and_labels_are_those_of_the_golden_file(family: str) -> None:
 def openings(family: str, chat: str) -> int:
     """BOS of a conversation: one, save that Llama 2's template writes one for each exchange."""
     users = sum(turn["role"] == "user" for turn in CHATS[chat])
-    return {"chatml": 0, "llama-2": users}.get(family, 1)
+    return {"chatml": 0, "llmexp-chatml": 0, "llama-2": users}.get(family, 1)
 
 
 def whole(made: Any, family: str, chat: str, mode: str = "answers") -> list[int]:
@@ -71,7 +85,7 @@ def test_evaluation_reads_what_training_reads(tmp_path: Path, family: str) -> No
         assert row["input_ids"].count(bos) == openings(family, chat)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", SNAPSHOTS)
 def test_an_answer_is_asked_for_where_it_was_learned(family: str) -> None:
     """The first label of the last answer stands on the last token of the prompt."""
     made = tokenizer(family)
@@ -82,8 +96,13 @@ def test_an_answer_is_asked_for_where_it_was_learned(family: str) -> None:
         assert row["labels"][-1] in Template(made).stop_ids()
 
 
-@pytest.mark.parametrize("family", ["llama-3", "alpaca"])
-def test_the_exported_folder_renders_as_was_trained(tmp_path: Path, family: str) -> None:
+@pytest.mark.parametrize(
+    ("family", "strategy"),
+    [("llama-3", "full_finetune"), ("alpaca", "full_finetune"), ("llama-3", "lora")],
+)
+def test_the_exported_folder_renders_as_was_trained(
+    tmp_path: Path, family: str, strategy: str
+) -> None:
     net = tiny.llama(tmp_path / "net", vocab_size=400, max_position_embeddings=512)
     tokenizer(family).save_pretrained(net)
     runs.finished(
@@ -91,7 +110,7 @@ def test_the_exported_folder_renders_as_was_trained(tmp_path: Path, family: str)
         *runs.answered(tmp_path / "data"),
         "model=local",
         f"model.path={net}",
-        "strategy=full_finetune",
+        f"strategy={strategy}",
         f"data.template={task(family).template}",
         "data.max_length=256",
     )

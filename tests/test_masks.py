@@ -158,3 +158,14 @@ def test_a_file_that_writes_bos_by_its_text_gets_no_second(tmp_path: Any, bos: s
     row = task.encode([{"messages": asked("one", "first")}], tokens, 500, []).rows[0]
     assert row["input_ids"].count(tokens.bos_token_id) == 1
     assert Template(tokens).prompt_ids(asked("one", "")[:1]).count(tokens.bos_token_id) == 1
+
+
+@pytest.mark.parametrize(("opened", "otherwise"), [("A:", 0), ("A:\\n", 0), ("A: ", 1)])
+def test_a_prompt_that_training_does_not_hold_is_noted(opened: str, otherwise: int) -> None:
+    """The space behind a prompt is part of the next word in training, as GPT-2 cuts words."""
+    turn = "{{ ('OPEN' if m['role'] == 'assistant' else 'Q:') + m['content'] + eos_token }}"
+    template = "{% for m in messages %}" + turn + "{% endfor %}"
+    template += "{% if add_generation_prompt %}{{ 'OPEN' }}{% endif %}"
+    tokens, task = made(template.replace("OPEN", opened)), Instruction(train="made.jsonl")
+    rows = [{"messages": asked("Name it.", "a river")}]
+    assert task.asked_otherwise(rows, tokens) == len(task.remarks(tokens)) == otherwise

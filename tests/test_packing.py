@@ -160,6 +160,24 @@ def test_a_mask_that_was_not_built_is_noticed() -> None:
         prove_packing(Cached(network("llama")), TASK)
 
 
+def biased(bias: float) -> Any:
+    """A GPT-2 whose logits have much in common, which softmax ignores."""
+    config = transformers.GPT2Config(**GPT2, pad_token_id=0, bos_token_id=1, eos_token_id=2)
+    torch.manual_seed(0)
+    net = transformers.GPT2LMHeadModel(config).eval()
+    net.lm_head.bias = nn.Parameter(torch.full((300,), bias))
+    return net
+
+
+@pytest.mark.parametrize("bias", [0.0, -40.0, -100.0])
+def test_half_precision_hides_no_leak(bias: float) -> None:
+    """However large the offset at which logits are rounded; and a sound network is not refused."""
+    with torch.autocast("cpu", torch.bfloat16):
+        prove_packing(biased(bias), TASK)
+        with pytest.raises(UserError, match="lets packed documents see each other"):
+            prove_packing(Cached(biased(bias)), TASK)
+
+
 def test_a_network_that_takes_no_positions_is_refused() -> None:
     net = network("llama")
     plain = nn.Module()

@@ -19,6 +19,7 @@ from llmexp.data.sources import load_examples
 from llmexp.data.stream import COUNTS, StreamLoader, batch_stream
 from llmexp.data.stream_module import StreamData
 from llmexp.data.stream_rows import shuffled
+from llmexp.errors import UserError
 from llmexp.strategies.full_finetune import FullFinetune
 from llmexp.tasks.base import IGNORE, Batch, Task
 from llmexp.tasks.instruction import Instruction
@@ -219,6 +220,24 @@ def test_what_is_skipped_is_not_tokenised(tmp_path: Path, net: Path) -> None:
     units.encode = lambda rows: encoded.append(len(rows)) or type(units).encode(units, rows)
     found.load_state_dict({"epoch": 0, "batches": count - 2})
     assert len(list(found)) == len(encoded) == 2 and sum(encoded) <= 6
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_row_is_named_by_its_place_in_the_source(tmp_path: Path, net: Path, shape: str) -> None:
+    """In a message, and by the index that a guard reports; not by its place in a batch."""
+    made = context(tmp_path, net, "instruction", **SHAPES[shape])
+    (row, *_), shift = made.examples.stream.rows(Counter()), 7  # validation and test are held out
+    assert f"<{shift}>" in row["messages"][0]["content"]
+    if not getattr(made.task, "packing", False):
+        for batch in batches(made):
+            indices = [i for i in batch["index"].tolist() if i >= 0]
+            assert read_back([batch], made)[::2] == [shift + i for i in indices]
+    lines = (tmp_path / "pairs.jsonl").read_text().splitlines()
+    lines[shift + 150] = json.dumps({"prompt": "long " * 400, "completion": "yes"})
+    (tmp_path / "pairs.jsonl").write_text("\n".join(lines))
+    refusing = replace(made, task=replace(made.task, overflow="error"))
+    with pytest.raises(UserError, match=r"data.overflow: row 150 has"):
+        batches(refusing)
 
 
 # Ranks.

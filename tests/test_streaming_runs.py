@@ -314,14 +314,20 @@ def test_rows_that_teach_nothing_stop_the_run(
 def test_an_update_is_that_of_its_rows_however_it_is_cut(
     tmp_path: Path, net: Path, shape: dict[str, Any]
 ) -> None:
+    """To the end of the epoch, whose last window is a short one."""
     made = context(tmp_path, net, "instruction", batch_size=8, **shape)
-    task = replace(made.task, generation=replace(made.task.generation, examples=0))
-    made = replace(made, task=task, optim=replace(made.optim, learning_rate=0.0))
+    limit = replace(made.task.limit, train=59)
+    generation = replace(made.task.generation, examples=0)
+    task = replace(made.task, limit=limit, generation=generation)
+    optim = replace(made.optim, learning_rate=0.0)
+    made = replace(made, task=task, examples=load_examples(task), optim=optim, max_length=64)
     parts = replace(made, task=replace(task, batch_size=1), accumulate=8)
-    whole, cut = measured(made, max_steps=2), measured(parts, max_steps=2)
+    whole, cut = measured(made, max_steps=99), measured(parts, max_steps=99)
+    train = made.examples.encoding["train"]
+    assert train["rows"] % 8 and len(whole.losses) == -(-train["rows"] // 8) > 2
     loss, grads = apart(cut, whole)
     assert loss < 1e-6 and grads < 1e-5
-    wrong = measured(parts, wrong=True, max_steps=2)
+    wrong = measured(parts, wrong=True, max_steps=99)
     assert apart(wrong, whole)[1] > 1e-3
 
 

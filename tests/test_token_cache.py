@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import logging
 import multiprocessing
@@ -244,6 +245,25 @@ def test_what_plays_no_part_leaves_the_key_alone(checkpoint: Path, tmp_path: Pat
     assert key(replace(made, task=replace(made.task, train="elsewhere.jsonl"))) == before
     moved = shutil.copytree(checkpoint, tmp_path / "moved")
     assert key(context(moved, tmp_path)) == before
+
+
+def test_a_tokenizers_own_code_is_in_the_key(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `model.trust_remote_code` loads it; a class that no file holds keeps no tokens."""
+    made, text = context(checkpoint, tmp_path), "from transformers import PreTrainedTokenizerFast\n"
+    text += "class Own(PreTrainedTokenizerFast):\n    pass\n"
+    file = tmp_path / "remote" / "own_tokenizer.py"
+    file.parent.mkdir()
+    file.write_text(text)
+    monkeypatch.syspath_prepend(str(file.parent))
+    made.tokenizer.__class__ = importlib.import_module("own_tokenizer").Own
+    before = key(made)
+    assert key(made) == before
+    file.write_text(f"{text}# changed\n")
+    assert key(made) != before
+    made.tokenizer.__class__ = type("Own", (type(made.tokenizer),), {"__module__": "__typed__"})
+    assert token_key.tokenizer_facts(made.tokenizer) is None
 
 
 @pytest.mark.parametrize("cls", [Classification, Instruction, LanguageModeling])

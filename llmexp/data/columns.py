@@ -57,8 +57,8 @@ def column(raw: RawRow, task: Task, role: str, where: str) -> Any:
     if name in raw:
         return raw[name]
     raise UserError(
-        f"{where}: there is no column {name!r} for data.columns.{role}; the columns are "
-        f"{', '.join(map(str, raw))}; {did_you_mean(name, map(str, raw))}"
+        f"{where}: there is no column {name!r} for data.columns.{role} in {shown(raw)}; the "
+        f"columns are {', '.join(map(str, raw))}; {did_you_mean(name, map(str, raw))}"
     )
 
 
@@ -78,7 +78,7 @@ def label_of(raw: RawRow, task: Task, where: str) -> str:
     value = column(raw, task, "label", where)
     name = task.columns.get("label", "label")
     if value is None or value == "":
-        raise UserError(f"{where}: column {name!r}: the label is missing")
+        raise UserError(f"{where}: column {name!r}: the label is missing: {shown(raw)}")
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if not isinstance(value, (str, int)):

@@ -16,7 +16,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from llmexp.data.loader import Place, ResumableLoader
 from llmexp.data.stream_plan import BudgetPlan, Plan, RowPlan
-from llmexp.data.stream_rows import RowStream, shuffled
+from llmexp.data.stream_rows import RowStream, numbered, shuffled
 from llmexp.data.stream_units import Units, units_of
 from llmexp.errors import UserError
 from llmexp.tasks.base import Batch, Encoded, Row
@@ -74,7 +74,7 @@ class BatchStream(IterableDataset[Batch]):
     def _batches(self, seen: Counter[str]) -> Iterator[list[Row]]:
         """The units of each batch of this rank; `seen` is what was counted up to it."""
         buffer = self.rows.task.shuffle_buffer
-        rows = shuffled(self.rows.rows(seen), buffer, f"{self.seed}:{self.epoch}")
+        rows = shuffled(numbered(self.rows.rows(seen)), buffer, f"{self.seed}:{self.epoch}")
         held: list[Row] = []
         total = number = 0
         for unit in self.units.of(rows, seen):

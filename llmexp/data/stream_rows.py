@@ -78,6 +78,11 @@ def _chained(first: Row, rows: Iterable[Row]) -> Iterator[Row]:
     yield from rows
 
 
+def numbered(rows: Iterable[Row]) -> Iterator[Row]:
+    """Each row with its place in the source as `number`, by which messages name it."""
+    return ({**row, "number": number} for number, row in enumerate(rows))
+
+
 def shuffled(rows: Iterable[Row], size: int, seed: str) -> Iterator[Row]:
     """Every row once; each is drawn from a buffer of `size` rows that the source fills up again.
 

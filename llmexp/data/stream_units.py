@@ -19,7 +19,10 @@ CHUNK_ROWS, CHUNK_CHARACTERS = 1000, 1_000_000
 
 
 class Units(Protocol):
-    """The units of a stream of rows, how long each is, and the token rows that come of them."""
+    """The units of a stream of rows, how long each is, and the token rows that come of them.
+
+    A row's `number` is its place in the source, however the stream is shuffled.
+    """
 
     def begin(self) -> None: ...
 
@@ -74,8 +77,8 @@ class TextUnits(_Encoder):
     """
 
     def of(self, rows: Iterable[Row], seen: Counter[str]) -> Iterator[Row]:
-        for number, row in enumerate(rows):
-            yield {"number": number, "row": row}
+        for row in rows:
+            yield {"number": row["number"], "row": row}
 
     def size(self, unit: Row) -> int:
         return characters(self.task, unit["row"])
@@ -95,14 +98,12 @@ class TokenUnits(_Encoder):
     """Token rows (blocks, packs): known only when the text before them is tokenised."""
 
     def of(self, rows: Iterable[Row], seen: Counter[str]) -> Iterator[Row]:
-        first = 0
         for chunk in self._chunks(rows):
             made = self.encode(chunk)
             if made.rows:
                 made = self.task.packed(made, self.max_length)
             seen.update(_sums(made))
-            yield from ({**row, "index": first + row["index"]} for row in made.rows)
-            first += len(chunk)
+            yield from ({**row, "index": chunk[row["index"]]["number"]} for row in made.rows)
 
     def _chunks(self, rows: Iterable[Row]) -> Iterator[list[Row]]:
         chunk: list[Row] = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +27,13 @@ def csv_rows(path: Path, task: Task, bad: Bad) -> Iterator[Located]:
     quoting: Any = csv.QUOTE_NONE if task.quoting == "none" else csv.QUOTE_MINIMAL
     csv.field_size_limit(sys.maxsize)  # the default refuses texts over 131,072 characters
     # newline="": line ends inside quoted fields are the csv module's business.
-    reader = csv.reader(
+    lines = _Lines(
         text_lines(path, task, newline="")
         if task.streaming
-        else io.StringIO(decode(path, task, lenient=True), newline=""),
+        else io.StringIO(decode(path, task, lenient=True), newline="")
+    )
+    reader = csv.reader(
+        lines,
         delimiter=delimiter.replace("\\t", "\t"),
         quoting=quoting,
         strict=True,
@@ -42,10 +45,16 @@ def csv_rows(path: Path, task: Task, bad: Bad) -> Iterator[Located]:
         try:
             fields = next(reader, None)
         except csv.Error as error:
-            raise UserError(
-                f"{where}: not valid csv ({error}); if quotes mean nothing in this file, set "
-                f"data.quoting=none"
-            ) from None
+            said = UserError(
+                f"{where}: not valid csv ({error}): {shown(lines.last.rstrip())}; if quotes mean "
+                "nothing in this file, set data.quoting=none"
+            )
+            # A quote that nothing closes swallowed all rows behind it: too many to be left out.
+            if names is None or "unexpected end of data" in str(error):
+                raise said from None
+            bad(said)
+            line = reader.line_num + 1
+            continue
         if fields is None:
             return
         line = reader.line_num + 1
@@ -58,6 +67,21 @@ def csv_rows(path: Path, task: Task, bad: Bad) -> Iterator[Located]:
                 yield where, dict(zip(names, fields, strict=True))
             else:
                 bad(_miscounted(where, names, fields))
+
+
+class _Lines:
+    """The lines of a file; the last that was asked for is remembered, to be shown."""
+
+    def __init__(self, lines: Iterable[str]):
+        self.lines = iter(lines)
+        self.last = ""
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        self.last = next(self.lines)
+        return self.last
 
 
 def _header(where: str, fields: list[str]) -> list[str]:

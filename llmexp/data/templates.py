@@ -133,6 +133,16 @@ class Template:
         text = self.render(messages, prompt=True)
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
+    def asks_as_trained(self, messages: Messages) -> bool:
+        """Whether the tokens that ask for the last turn are those that stand before it in training.
+
+        They are not where a prompt ends in a space that the tokenizer puts into the next word.
+        """
+        if len(messages) < 2:
+            return True
+        asked = self.prompt_ids(messages[:-1])
+        return self.encode(messages)[0][: len(asked)] == asked
+
     def _terminator(self) -> str | None:
         """The special token that follows an assistant's words, if the template writes one."""
         turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": PROBE}]

@@ -82,9 +82,10 @@ def encoding_fields(task: Task) -> dict[str, str]:
 
 
 def tokenizer_facts(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any] | None:
-    """Its content, not its name; None where it has no backend that tells it."""
+    """Its content, not its name; None where no backend or no source tells it."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
-    if backend is None:
+    code = _remote_code(type(tokenizer))
+    if backend is None or code is None:
         return None
     state = json.loads(backend.to_str())
     # What the last call cut and padded to, which every call sets anew.
@@ -95,11 +96,30 @@ def tokenizer_facts(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any] | None
     return {
         "state": hashlib.sha256(text.encode()).hexdigest(),
         "class": type(tokenizer).__qualname__,
+        "code": code,
         "template": repr(tokenizer.chat_template),
         "day": date.today().isoformat() if writes_date(tokenizer) else None,
         "special": {k: str(v) for k, v in tokenizer.special_tokens_map.items()},
         **{name: repr(getattr(tokenizer, name, None)) for name in named},
     }
+
+
+def _remote_code(cls: type) -> str | None:
+    """A hash of the sources beside a tokenizer's own classes (`model.trust_remote_code`); None
+    where a class has none. The version of transformers stands for those of transformers.
+    """
+    found = hashlib.sha256()
+    for base in cls.__mro__:
+        if base.__module__.partition(".")[0] in ("transformers", "builtins"):
+            continue
+        try:
+            files = _sources(Path(inspect.getfile(base)).parent)
+        except (OSError, TypeError):
+            return None
+        for path in files:
+            found.update(f"{path.name}\n".encode())
+            found.update(path.read_bytes())
+    return found.hexdigest()
 
 
 def code_of(cls: type, folders: Sequence[str] = ("tasks", "data")) -> str | None:

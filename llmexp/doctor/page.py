@@ -158,6 +158,7 @@ SECTIONS = {
     "rows": page_data.rows,
     "labels": page_data.labels,
     "notes": _notes,
+    "splits": page_tokens.splits,
     "tokens": page_tokens.tokens,
     "examples": page_tokens.examples,
     "training": page_training.training,

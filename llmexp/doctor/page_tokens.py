@@ -15,6 +15,22 @@ OPEN, CLOSE = "[[", "]]"
 WHOLE = 10**9
 
 
+def splits(out: Page, report: Report) -> None:
+    """What tokenising leaves of each split, and what it drops or cuts."""
+    out.title("splits", "what is left of them as tokens")
+    for name, found in report.sections["splits"].items():
+        whole = found["looked_at"] == found["rows"]
+        of = f"{found['rows']:,} rows" if whole else f"{found['looked_at']:,} rows drawn"
+        said = [of, *([f"{found['too_long']:,} too long"] if found["too_long"] else [])]
+        said += named(found["counts"])
+        out.wrapped(f"{name:<11} {', '.join(said)}; {found['left']:,} to read", hanging=" " * 14)
+
+
+def named(counts: dict[str, Any]) -> list[str]:
+    """Counts as words."""
+    return [f"{n:,} {name.replace('_', ' ')}" for name, n in counts.items()]
+
+
 def tokens(out: Page, report: Report) -> None:
     """Shares, marks and a histogram of lengths."""
     found = report.sections["tokens"]
@@ -30,7 +46,7 @@ def tokens(out: Page, report: Report) -> None:
         )
     for line in _marks(found):
         out.line("  ", line)
-    what = ", ".join(f"{n:,} {name}" for name, n in found["counts"].items())
+    what = ", ".join(named(found["counts"]))
     out.line(f"  overflow    {_overflow(found, what)}")
     out.line(f"  masked      {found['fully_masked']} rows in which nothing is learned")
     if found["packing"]:

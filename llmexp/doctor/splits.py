@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
@@ -44,7 +45,11 @@ class Split:
         """The numbers of the rows that are longer than `max_length`, in the split."""
         self.needed = 0
         """Tokens of the longest row before anything is cut."""
-        self.left = self._encoded()
+        self.whole: list[Row] = []
+        """Its token rows before anything is cut, where rows can be too long."""
+        self.encoded = self._encoded()
+        """At `max_length`, each row for itself."""
+        self.left = self._packed()
 
     def _is_streamed(self) -> bool:
         return self.name == "train" and self.context.examples.stream is not None
@@ -53,19 +58,25 @@ class Split:
         return len(rows) <= MOST_ROWS and sum(map(len, self.task.texts(rows))) <= MOST_CHARACTERS
 
     def _encoded(self) -> Encoded:
-        """What is left at `max_length`, packed where the run packs."""
         longest = self.context.max_length
         if self.task.in_blocks:
-            made = self._encode(self.rows, longest)
-        else:
-            whole = self._encode(self.rows, WHOLE).rows
-            self.needed = max((len(row["input_ids"]) for row in whole), default=0)
-            long = [row["index"] for row in whole if len(row["input_ids"]) > longest]
-            self.long = [self.numbers[i] for i in long]
-            kept = [row for row in whole if len(row["input_ids"]) <= longest]
-            cut = self._encode([self.rows[i] for i in long], longest)
-            made = Encoded([*kept, *cut.rows], cut.counts)
-        return self.task.packed(made, longest) if self.name == "train" and made.rows else made
+            return self._encode(self.rows, longest)
+        whole = self._encode(self.rows, WHOLE)
+        self.whole = list(whole.rows)
+        self.needed = max((len(row["input_ids"]) for row in self.whole), default=0)
+        long = [row["index"] for row in self.whole if len(row["input_ids"]) > longest]
+        self.long = [self.numbers[i] for i in long]
+        cut = self._encode([self.rows[i] for i in long], longest)
+        kept = [row for row in self.whole if len(row["input_ids"]) <= longest]
+        kept += [{**row, "index": long[row["index"]]} for row in cut.rows]
+        counts = Counter(whole.counts) + Counter(cut.counts)
+        return Encoded(sorted(kept, key=lambda row: row["index"]), dict(counts))
+
+    def _packed(self) -> Encoded:
+        """What the run reads: packs, where it packs."""
+        made = self.encoded
+        packs = self.name == "train" and made.rows
+        return self.task.packed(made, self.context.max_length) if packs else made
 
     def _encode(self, rows: Sequence[Row], longest: int) -> Encoded:
         if not rows:

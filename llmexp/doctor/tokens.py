@@ -12,23 +12,28 @@ from llmexp.tasks.base import IGNORE, Encoded, Row
 
 BINS = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, WHOLE)
 
+# Rows whose prompt is rendered too.
+ASKED = 200
+
 
 class Sample:
-    """A sample of train rows as tokens, whole and at `max_length`."""
+    """Train rows as tokens, whole and at `max_length`: all that the split has looked at.
+
+    Of text that is cut into blocks, a sample of it: the documents are tokenised one by one.
+    """
 
     def __init__(self, context: Context, split: Split):
         self.context, self.task = context, split.task
         rows = context.examples.train
-        self.rows = [rows[i] for i in drawn(len(rows))]
         self.total = len(rows)
         if self.task.in_blocks:
+            self.rows = [rows[i] for i in drawn(len(rows))]
             self.whole = [row for one in self.rows for row in self._encode([one], WHOLE).rows]
-            self.masked: list[Row] = []
+            self.encoded = self._encode(self.rows, context.max_length)
+            self.masked = 0
         else:
-            self.whole = list(self._encode(self.rows, WHOLE).rows)
-            kept = {row["index"] for row in self.whole}
-            self.masked = [row for i, row in enumerate(self.rows) if i not in kept]
-        self.encoded = self._encode(self.rows, context.max_length)
+            self.rows, self.whole, self.encoded = split.rows, split.whole, split.encoded
+            self.masked = len(self.rows) - len(self.whole)
         self.kept = kept_tokens(context, rows, "train")
 
     def _encode(self, rows: list[Row], longest: int) -> Encoded:
@@ -68,8 +73,9 @@ class Sample:
             "histogram": self.histogram(),
             "too_long": 0 if task.in_blocks else self.too_long(),
             "counts": self.encoded.counts,
-            "fully_masked": len(self.masked),
+            "fully_masked": self.masked,
             "marks": self.marks(),
+            "asked": self.asked(),
             "kept": None if self.kept is None else self.kept.facts(),
             "packing": self.packing(),
         }
@@ -85,6 +91,14 @@ class Sample:
             return None
         names = ("packed", "packs", "fill")
         return {name: counts[name] for name in names} if "packs" in counts else None
+
+    def asked(self) -> dict[str, int]:
+        """Of a few rows, how many are asked for by other tokens than they are trained behind."""
+        few = self.rows[:: -(-len(self.rows) // ASKED)]
+        return {
+            "rows": len(few),
+            "otherwise": self.task.asked_otherwise(few, self.context.tokenizer),
+        }
 
     def marks(self) -> dict[str, Any]:
         """How often BOS stands in a row, and in how many rows an end is learned."""

@@ -15,7 +15,7 @@ def tokens(report: Report, train: Split) -> None:
     """Rows that lose something, learn nothing, or begin or end wrongly."""
     found, context, task = report.sections["tokens"], train.context, train.context.task
     if found["too_long"] > MANY * found["sample"] and not train.refuses:
-        what = ", ".join(f"{n} {name}" for name, n in found["counts"].items())
+        what = ", ".join(f"{n} {name.replace('_', ' ')}" for name, n in found["counts"].items())
         fix = longer(found["lengths"]["longest"], context)
         more = "" if fix else "; a model that reads more would take them whole"
         report.add(
@@ -36,6 +36,13 @@ def tokens(report: Report, train: Split) -> None:
     if marks["doubled_bos"]:
         said = f"{marks['doubled_bos']} of {found['encoded']} rows begin with {marks['bos']} twice"
         report.add("doubled_bos", "fails", *_retemplated(said, context))
+    if found["asked"]["otherwise"]:
+        said = (
+            f"{found['asked']['otherwise']} of {found['asked']['rows']} rows drawn are asked for "
+            "by other tokens than stand before their answer in training, as where the template's "
+            "prompt ends in a space that the tokenizer puts into the next word"
+        )
+        report.add("prompt_not_prefix", "warning", *_retemplated(said, context))
     if not task.in_blocks:
         _ends(report, train)
 

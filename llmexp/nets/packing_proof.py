@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 # Tokens of the documents: odd and even, one alone, and no two alike.
 LENGTHS = (12, 1, 17, 6)
+# How far logits may move, in parts of the largest, when another document stands beside theirs.
+LEAK = 1e-5
 
 
 def prove_packing(net: Any, task: DecoderTask) -> None:
@@ -32,14 +34,26 @@ def prove_packing(net: Any, task: DecoderTask) -> None:
         # Two rows, so that padding stands in one of them.
         alone = torch.cat([_logits(net, task, [d]) for d in documents])
         together = _logits(net, task, [_pack(documents[:3]), _pack(documents[3:])])
-        beside = _logits(net, task, [_pack([strangers[0], *documents[1:3]])])
-    tolerance = max(1e-5, 4 * _eps(net)) * max(1.0, float(alone.abs().max()))
-    apart = float((together - alone).abs().max())
-    leak = float((beside[LENGTHS[0] :] - together[LENGTHS[0] : sum(LENGTHS[:3])]).abs().max())
-    if not leak <= tolerance:
+        other = [strangers[0], *documents[1:3]]
+        # Cut as above: nothing but a leak, not even rounding, can move what stands behind it.
+        beside = _logits(net, task, [_pack(other), _pack(documents[3:])])
+    scale = max(1.0, float(_centred(alone).abs().max()))
+    leak = _apart(beside[LENGTHS[0] :], together[LENGTHS[0] :])
+    if not leak <= LEAK * scale:
         raise _refusal(net, f"lets packed documents see each other (logits move by {leak:.2g})")
-    if not apart <= tolerance:
+    apart, eps = _apart(together, alone), _eps(net)
+    # The offset that softmax ignores is part of what a logit is rounded at.
+    if not apart <= max(1e-5, 4 * eps) * scale + eps * float(alone.abs().max()):
         raise _refusal(net, f"reads packed documents otherwise (logits differ by {apart:.2g})")
+
+
+def _centred(logits: Tensor) -> Tensor:
+    """Without what all logits of a position [count, V] have in common, which softmax ignores."""
+    return logits.float() - logits.float().mean(dim=-1, keepdim=True)
+
+
+def _apart(ours: Tensor, theirs: Tensor) -> float:
+    return float((_centred(ours) - _centred(theirs)).abs().max())
 
 
 def _refusal(net: Any, why: str) -> UserError:

@@ -216,6 +216,10 @@ class Task:
         """What a user should know of how a prepared tokenizer writes this task's rows."""
         return []
 
+    def asked_otherwise(self, rows: list[Row], tokenizer: PreTrainedTokenizerBase) -> int:
+        """How many rows are asked for by other tokens than those they are trained behind."""
+        return 0
+
     def auto_class(self) -> Any:
         """The transformers Auto class of a network trained on this task."""
         raise NotImplementedError

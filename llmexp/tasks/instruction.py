@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from llmexp.data.templates import Template
     from llmexp.models import HFModel
 
+# A conversation to try a template on.
+SHORT = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "a"}]
+
 
 @spec
 class Instruction(DecoderTask):
@@ -38,7 +41,8 @@ class Instruction(DecoderTask):
     train_on: Literal["answers", "last_answer", "everything"] = "answers"
     """Which tokens are learned; an answer's end token belongs to it."""
     overflow: Literal["truncate", "drop", "error"] = "truncate"
-    """What happens to a row longer than `max_length`; truncation never cuts the last answer."""
+    """What happens to a row longer than `max_length`; truncation cuts from the beginning and never
+    the last answer; earlier ones that are lost by it are counted as `answers_lost`."""
 
     def check(self, model: HFModel) -> list[str]:
         from llmexp.data.templates import check_template
@@ -71,12 +75,30 @@ class Instruction(DecoderTask):
     def remarks(self, tokenizer: PreTrainedTokenizerBase) -> list[str]:
         from llmexp.data.templates import writes_date
 
-        if not writes_date(tokenizer):
-            return []
-        return [
-            "data.template: the template writes the day's date into every conversation "
-            "(strftime_now), so runs of two days differ; a jinja file with a fixed date would not"
-        ]
+        found = []
+        if writes_date(tokenizer):
+            found.append(
+                "data.template: the template writes the day's date into every conversation "
+                "(strftime_now), so runs of two days differ; a jinja file with a fixed date would "
+                "not"
+            )
+        try:
+            otherwise = self.asked_otherwise([{"messages": SHORT}], tokenizer)
+        except UserError:
+            otherwise = 0  # what is wrong with the template is said of a row
+        if otherwise:
+            found.append(
+                "data.template: the tokens that ask for an answer are not those that stand before "
+                "it in training, as where a prompt ends in a space that the tokenizer puts into "
+                "the next word; write it without that, or use data.template=alpaca"
+            )
+        return found
+
+    def asked_otherwise(self, rows: list[Row], tokenizer: PreTrainedTokenizerBase) -> int:
+        from llmexp.data.templates import Template
+
+        template = Template(tokenizer)
+        return sum(not template.asks_as_trained(row["messages"]) for row in rows)
 
     def encode(
         self,
@@ -108,7 +130,8 @@ class Instruction(DecoderTask):
         encoded = []
         for i, row in enumerate(rows):
             ids, wanted = self.supervised(row["messages"], template)
-            fitted = self._fit(ids, wanted, max_length, tokenizer.bos_token_id, counts, i)
+            number = row.get("number", i)  # of a stream, which is encoded in parts
+            fitted = self._fit(ids, wanted, max_length, tokenizer.bos_token_id, counts, number)
             if fitted is not None:
                 encoded.append({**fitted, "index": i})
         return Encoded(encoded, dict(counts))
@@ -130,20 +153,22 @@ class Instruction(DecoderTask):
         max_length: int,
         bos: int | None,
         counts: Counter[str],
-        index: int,
+        number: int,
     ) -> Row | None:
         """input_ids and labels of at most `max_length`, or None where the row is dropped."""
         excess = len(ids) - 1 - max_length
         if excess > 0:
             if self.overflow == "error":
                 raise UserError(
-                    f"data.overflow: row {index} has {len(ids) - 1} tokens, more than "
+                    f"data.overflow: row {number} has {len(ids) - 1} tokens, more than "
                     f"data.max_length={max_length}; raise it, or use data.overflow=truncate"
                 )
             kept = None if self.overflow == "drop" else cut_prompt(ids, marks, excess, bos)
             counts["truncated" if kept else "dropped"] += 1
             if kept is None:
                 return None
+            if lost := _turns(marks) - _turns(kept[1]):
+                counts["answers_lost"] += lost
             ids, marks = kept
         labels = [i if m else IGNORE for i, m in zip(ids[1:], marks[1:], strict=True)]
         if all(label == IGNORE for label in labels):
@@ -189,3 +214,8 @@ class Instruction(DecoderTask):
         from llmexp.tasks.written_scores import written_scores
 
         return written_scores(answers)
+
+
+def _turns(marks: list[int]) -> int:
+    """How many turns are learned."""
+    return len({mark for mark in marks if mark > 0})
