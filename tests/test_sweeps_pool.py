@@ -6,6 +6,8 @@ import json
 import os
 import re
 import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -20,6 +22,7 @@ from llmexp.sweeps import names
 from llmexp.sweeps.board import Board
 from llmexp.sweeps.claim import Claim
 from llmexp.sweeps.identity import identity
+from llmexp.sweeps.job import Job
 from llmexp.sweeps.pool import Pool
 from llmexp.sweeps.status import state_of
 from tests.sweeping import Scripts, jobs, starts
@@ -149,6 +152,62 @@ def test_a_signal_reaches_the_running_job_and_starts_no_other(
     # SIGINT ends a script that only expects SIGTERM: dead without a word.
     first_ends = {15: "preempted", 2: "failed"}[number]
     assert list(by_seed(board).values()) == [first_ends, "pending", "pending", "pending"]
+
+
+class Late(Scripts):
+    """A signal comes when the job's process is up, and before anybody knows of it."""
+
+    def start(self, job: Job, slot: int) -> subprocess.Popen[bytes]:
+        process = super().start(job, slot)
+        while not (job.folder / "waiting").exists():
+            time.sleep(0.02)
+        os.kill(os.getpid(), signal.SIGTERM)
+        return process
+
+
+def test_a_signal_that_comes_while_a_job_starts_reaches_it(tmp_path: Path) -> None:
+    began = time.monotonic()
+    code, board = sweep(tmp_path, Late(seed0="waits"))
+    assert code == 143 and time.monotonic() - began < 30
+    assert list(by_seed(board).values()) == ["preempted"] + ["pending"] * 3
+
+
+def test_a_job_is_not_started_when_a_signal_came_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepare = Job.prepare
+
+    def prepared(job: Job) -> None:
+        prepare(job)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(Job, "prepare", prepared)
+    code, board = sweep(tmp_path, Scripts())
+    assert code == 143 and list(by_seed(board).values()) == ["pending"] * 4
+    assert [starts(job) for job in jobs(tmp_path, *SEEDS)] == [0] * 4
+
+
+def test_a_sweep_that_waits_for_what_a_killed_start_left_can_be_stopped(tmp_path: Path) -> None:
+    (job,) = jobs(tmp_path, SEEDS[0])
+    words = [sys.executable, "-c", "import time; time.sleep(60)", str(job.folder)]
+    orphan = subprocess.Popen(words)
+    job.entry.pid = orphan.pid
+    before = signal.getsignal(signal.SIGTERM)
+
+    def send() -> None:
+        while signal.getsignal(signal.SIGTERM) is before:
+            time.sleep(0.02)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=send).start()
+    board = Board(tmp_path)
+    board.open([])
+    board.plan([job])
+    assert Pool(board, Scripts()).run(iter([job])) == signal.SIGTERM
+    assert orphan.poll() is None
+    orphan.kill()
+    orphan.wait()
+    assert starts(job) == 0 and [entry.status for entry in board.entries()] == ["pending"]
 
 
 def test_a_cut_off_sweep_is_shown_as_it_is_not_as_it_was(tmp_path: Path) -> None:

@@ -97,7 +97,7 @@ class Pool:
         return self.asked
 
     def _start(self, job: Job) -> bool:
-        """Whether the job runs now; one that is complete already, or cannot start, does not."""
+        """Whether the job runs now: not if it is complete, cannot start, or a signal came first."""
         entry = job.entry
         if job.complete:
             job.learn()
@@ -105,8 +105,11 @@ class Pool:
             self.board.put(entry)
             return False
         try:
-            orphans.wait_for(entry.pid, job.folder)
-            job.prepare()
+            orphans.wait_for(entry.pid, job.folder, lambda: self.asked > 0)
+            if not self.asked:
+                job.prepare()
+            if self.asked:
+                return False
             slot = min(set(range(self.place.n_jobs)) - {one.slot for one in self.running})
             process = self.place.start(job, slot)
         except (UserError, OSError) as error:
@@ -115,6 +118,9 @@ class Pool:
             self.board.put(entry)
             return False
         self.running.append(Running(job, process, slot, time.monotonic()))
+        if self.asked:
+            # It came while the job was starting. Twice within a second is one wish to a run.
+            process.send_signal(self.asked)
         entry.status, entry.reason, entry.pid = "running", None, process.pid
         entry.started, entry.seconds, entry.starts = time.time(), None, entry.starts + 1
         self._say(job, "started" if entry.starts == 1 else f"started again ({entry.starts})")
