@@ -21,6 +21,7 @@ from llmexp.jobs.results import read_result
 from llmexp.metrics import direction
 from llmexp.sweeps.journal import repaired
 from llmexp.sweeps.space import Choice, Range, leaves, probes
+from llmexp.sweeps.trials import numbers
 
 ROOT = Path(__file__).resolve().parents[1]
 PLUGINS = ROOT / "tests" / "plugins"
@@ -141,6 +142,15 @@ def test_several_objectives_show_the_pareto_front(tmp_path: Path) -> None:
     undominated = {p for p in points if not any(q[0] > p[0] and q[1] > p[1] for q in points)}
     shown = {(f["values"]["test/accuracy"], -f["values"]["cost/total_seconds"]) for f in front}
     assert shown == undominated and "Pareto front" in said
+
+
+def test_a_trial_that_finds_features_in_the_cache_costs_what_it_would_alone() -> None:
+    """Else the first trial pays for all of them, and the front depends on their order."""
+    cold = {"total_seconds": 50.0, "prefix_seconds": 30.0, "spared_seconds": 0.0}
+    warm = {"total_seconds": 20.0, "prefix_seconds": 30.0, "spared_seconds": 30.0}
+    seen = [numbers({"metrics": {"val/loss": 1}, "cost": cost}) for cost in (cold, warm)]
+    assert [found["cost/total_seconds"] for found in seen] == [50.0, 50.0]
+    assert numbers({"metrics": {"val/loss": 1}}) == {"val/loss": 1.0}
 
 
 def test_a_trial_worse_than_the_median_is_pruned_and_that_is_no_failure(tmp_path: Path) -> None:
