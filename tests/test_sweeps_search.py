@@ -101,7 +101,7 @@ def test_twenty_trials_killed_and_resumed_are_exactly_twenty(tmp_path: Path) -> 
 def test_a_search_finds_the_best_and_says_so(tmp_path: Path) -> None:
     said = done(started(tmp_path, "hydra.sweeper.n_trials=6", "hydra.sweeper.prune=false"))
     found = study(tmp_path)
-    assert len(found.trials) == 6 and "best:" in said
+    assert len(found.trials) == 6 and "best:" in said and "note:" not in said
     (best,) = board(tmp_path)["best"]
     assert best["values"]["val/loss"] == pytest.approx(found.best_value)
     assert best["overrides"][0] in said and best["name"] in said
@@ -112,7 +112,8 @@ def test_a_search_finds_the_best_and_says_so(tmp_path: Path) -> None:
 
 def test_an_accuracy_is_searched_upwards_and_its_best_trials_are_kept(tmp_path: Path) -> None:
     words = ["objective=test/accuracy", "hydra.sweeper.n_trials=6"]
-    done(started(tmp_path, *words))
+    told = done(started(tmp_path, *words))
+    assert told.count("note: test/accuracy chooses on the test set") == 1
     found = study(tmp_path)
     assert found.direction == optuna.study.StudyDirection.MAXIMIZE
     (best,) = board(tmp_path)["best"]
