@@ -110,6 +110,36 @@ def test_jobs_through_submitit_end_as_those_on_this_machine_do(tmp_path: Path) -
 
 
 @pytest.mark.long
+def test_a_sweep_through_submitit_that_is_killed_and_started_again_watches_its_job(
+    tmp_path: Path,
+) -> None:
+    """The queue has the job: it is not sent twice, and it can be stopped as before."""
+    words = ["strategy=head_only", "seed=0,1", "hydra/launcher=submitit_local"]
+    words += ["trainer.max_epochs=500", "trainer.max_steps=100000"]
+    first = subprocess.Popen(command(tmp_path, *words), cwd=tmp_path, env=ENVIRONMENT)
+    files = (tmp_path / "sweep").glob
+    until(lambda: any("val/loss" in f.read_text() for f in files("*/metrics.jsonl")))
+    first.kill()
+    first.wait()
+    (writer,) = {f.read_text() for f in files("*/.lock")}
+    second = subprocess.Popen(
+        command(tmp_path, *words), cwd=tmp_path, env=ENVIRONMENT, text=True, stdout=subprocess.PIPE
+    )
+    state = tmp_path / "sweep" / "sweep.json"
+    workers = [{"pid": second.pid}]
+    until(lambda: [{"pid": w["pid"]} for w in json.loads(state.read_text())["workers"]] == workers)
+    until(lambda: statuses(tmp_path)[:1] == ["running"])
+    second.send_signal(signal.SIGTERM)
+    said, _ = second.communicate(timeout=240)
+    assert second.returncode == 143 and "still on its way" in said, said
+    (job, other) = jobs(tmp_path)
+    assert (job["status"], other["status"], job["starts"]) == ("preempted", "pending", 1)
+    assert len(list(files(".submitit/*_submitted.pkl"))) == 1
+    assert {f.read_text() for f in files("*/.lock")} == {writer}
+    assert list((tmp_path / "sweep" / job["name"] / "checkpoints").glob("*.ckpt"))
+
+
+@pytest.mark.long
 def test_a_stopped_sweep_through_submitit_saves_its_jobs(tmp_path: Path) -> None:
     words = ["strategy=head_only", "seed=0,1", "hydra/launcher=submitit_local"]
     more = ["trainer.max_epochs=500", "trainer.max_steps=100000"]

@@ -26,6 +26,9 @@ class SweepLauncher(Launcher):
         self.stopped = 0
         """The signal that ended an earlier batch, or 0."""
 
+    def found(self, job: Job) -> Process | None:
+        return None
+
     def start(self, job: Job, slot: int) -> Process:
         raise NotImplementedError
 
