@@ -6,6 +6,7 @@ import json
 import os
 import random
 import shlex
+import shutil
 import socket
 import subprocess
 import sys
@@ -352,6 +353,54 @@ def test_data_model_and_files_are_artifacts(tmp_path: Path) -> None:
     assert {"latest", "best"} <= set(sent[f"model-{result['name']}"]["aliases"])
     assert sent[f"data-{result['data']}"]["type"] == "dataset"
     assert sent["run-abc"]["type"] == "run"
+
+
+class Server:
+    """Stands in for an online W&B run, of which no server is here: it keeps what it is given."""
+
+    def __init__(self, best: dict[str, Any] | None):
+        self.id, self.entity, self.project = "abc", "me", "mine"
+        self.best = best
+        self.given: list[tuple[str, str, list[str]]] = []
+
+    def use_artifact(self, artifact: Any) -> None:
+        self.given.append(("used", artifact.name, []))
+
+    def log_artifact(self, artifact: Any, aliases: list[str] | None = None) -> None:
+        self.given.append(("made", artifact.name, aliases or []))
+
+    def artifact(self, path: str, type: str) -> Any:
+        """What W&B's public API answers."""
+        import wandb
+
+        if self.best is None:
+            raise wandb.errors.CommError("no such artifact")
+        assert type == "model" and path.startswith("me/mine/model-") and path.endswith(":best")
+        return SimpleNamespace(metadata=self.best)
+
+
+def test_lineage_leads_from_the_data_to_the_model_and_the_best_one_is_marked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tiny.bert(tmp_path / "bert", labels=3)
+    given = [f"model.path={model}", *runs.classified(tmp_path / "data"), "strategy=head_only"]
+    folder = tmp_path / "run"
+    result = runs.finished(folder, "model=local", *given)
+    loss = result["metrics"]["val/loss"]
+    marks = {None: ["latest", "best"], loss + 1: ["latest", "best"], loss - 1: ["latest"]}
+    for best, wanted in marks.items():
+        run: Any = Server(None if best is None else {"metrics": {"val/loss": best}})
+        monkeypatch.setattr("wandb.Api", lambda run=run: run)
+        artifacts.publish(run, folder, result, "val/loss")
+        assert run.given == [
+            ("used", f"data-{result['data']}", []),
+            ("made", f"model-{result['name']}", wanted),
+            ("made", "run-abc", []),
+        ]
+    shutil.rmtree(folder / "model")
+    run = Server(None)
+    artifacts.publish(run, folder, result, "val/loss")
+    assert [name for _, name, _ in run.given] == [f"data-{result['data']}", "run-abc"]
 
 
 @pytest.mark.long
