@@ -65,6 +65,9 @@ class Scripts:
         self.ends = {name.removeprefix("seed"): end for name, end in ends.items()}
         self.slots: list[int] = []
 
+    def found(self, job: Job) -> None:
+        """None of them outlives its sweep unseen."""
+
     def start(self, job: Job, slot: int) -> subprocess.Popen[bytes]:
         import json
 

@@ -6,11 +6,13 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from llmexp.jobs.job import read_config
 from llmexp.tracking.base import numbers
 from tests import runs, tiny
 
@@ -43,19 +45,28 @@ def test_a_dry_run_says_what_would_be_made(tmp_path: Path) -> None:
     assert "ParallelCoordinatesPlot" in kinds["Sweeps"]
     keys = {key for panels in made.values() for panel in panels for key in panel["keys"]}
     known = recorded(tmp_path) | {"trainer/global_step", "test/predictions", "val/samples"}
-    configured = {key for key in keys if key.startswith("config.")}
-    assert keys - configured <= known
-    assert {"config.choices.strategy", "config.optim.learning_rate"} <= configured
+    assert keys <= known
+    assert {"config.choices.strategy", "config.strategy.rank"} <= keys
 
 
 def recorded(tmp_path: Path) -> set[str]:
-    """The keys of one run: its curves and the numbers of its result."""
+    """The keys of one run of LoRA: its curves, the numbers of its result, its config."""
     given = ["model=local", f"model.path={tiny.bert(tmp_path / 'bert', labels=3)}"]
     data = runs.classified(tmp_path / "data")
-    more = ["strategy=head_only", "trainer.log_every_n_steps=1"]
+    more = ["strategy=lora", "trainer.log_every_n_steps=1"]
     result = runs.finished(tmp_path / "run", *given, *data, *more)
     lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
-    return {key for line in lines for key in json.loads(line)} | set(numbers(result))
+    told = {key for line in lines for key in json.loads(line)} | set(numbers(result))
+    return told | set(leaves(read_config(tmp_path / "run")[0], "config"))
+
+
+def leaves(tree: Any, place: str) -> Iterator[str]:
+    """The dotted names of a config's values, as W&B shows them."""
+    if not isinstance(tree, dict):
+        yield place
+        return
+    for key, value in tree.items():
+        yield from leaves(value, f"{place}.{key}")
 
 
 def test_what_is_built_can_be_sent() -> None:

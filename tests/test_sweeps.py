@@ -53,8 +53,6 @@ def test_a_failed_job_stops_no_other_and_is_in_the_table(tmp_path: Path) -> None
 @pytest.mark.parametrize("launcher", ["basic", "joblib"])
 def test_another_launcher_keeps_the_promise_too(launcher: str, tmp_path: Path) -> None:
     """Its jobs are processes of their own all the same; the first one fails."""
-    if launcher == "joblib":
-        pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
     for name, labels in (("good", "ab"), ("bad", "aa")):
         rows = [{"text": f"row {i} of {name}", "label": labels[i % 2]} for i in range(12)]
         (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)))

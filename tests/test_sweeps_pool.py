@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
 import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from llmexp.configure.compose import compose_jobs, open_keys
 from llmexp.errors import UserError
+from llmexp.jobs import job as job_process
 from llmexp.jobs.job import read_config
 from llmexp.jobs.results import read_result
 from llmexp.sweeps import names
 from llmexp.sweeps.board import Board
 from llmexp.sweeps.claim import Claim
 from llmexp.sweeps.identity import identity
+from llmexp.sweeps.job import Job
+from llmexp.sweeps.local import VISIBLE, Local
 from llmexp.sweeps.pool import Pool
-from llmexp.sweeps.status import state_of
+from llmexp.sweeps.status import show, state_of
 from tests.sweeping import Scripts, jobs, starts
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
@@ -130,6 +137,36 @@ def test_n_jobs_run_side_by_side_each_in_a_slot_of_its_own(tmp_path: Path) -> No
     assert list(by_seed(board).values()) == ["preempted"] * 3 + ["completed"]
 
 
+@pytest.mark.parametrize(
+    ("given", "seen"),
+    [(None, ["0", "1"]), ("6,7", ["6", "7"]), ("GPU-a1, MIG-b2", ["GPU-a1", "MIG-b2"])],
+)
+def test_each_job_sees_one_device_of_those_the_sweep_may_see(
+    given: str | None, seen: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(VISIBLE, raising=False)
+    if given is not None:
+        monkeypatch.setenv(VISIBLE, given)
+    says = [sys.executable, "-S", "-c", f"import os; print(os.environ['{VISIBLE}'])"]
+    monkeypatch.setattr(job_process, "command", lambda folder: says)
+    place = Local(n_jobs=2, devices=[0, 1])
+    made = jobs(tmp_path, *SEEDS[:2])
+    for slot, job in enumerate(made):
+        job.prepare()
+        assert place.start(job, slot).wait() == 0
+    assert [(job.folder / "console.log").read_text().strip() for job in made] == seen
+
+
+def test_a_device_that_the_sweep_was_not_given_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(VISIBLE, "6")
+    (job,) = jobs(tmp_path, SEEDS[0])
+    job.prepare()
+    with pytest.raises(UserError, match="there is no device 1; CUDA_VISIBLE_DEVICES gives"):
+        Local(n_jobs=2, devices=[0, 1]).start(job, 1)
+
+
 @pytest.mark.parametrize(("number", "status"), [(15, "preempted"), (2, "interrupted")])
 def test_a_signal_reaches_the_running_job_and_starts_no_other(
     number: int, status: str, tmp_path: Path
@@ -149,6 +186,62 @@ def test_a_signal_reaches_the_running_job_and_starts_no_other(
     # SIGINT ends a script that only expects SIGTERM: dead without a word.
     first_ends = {15: "preempted", 2: "failed"}[number]
     assert list(by_seed(board).values()) == [first_ends, "pending", "pending", "pending"]
+
+
+class Late(Scripts):
+    """A signal comes when the job's process is up, and before anybody knows of it."""
+
+    def start(self, job: Job, slot: int) -> subprocess.Popen[bytes]:
+        process = super().start(job, slot)
+        while not (job.folder / "waiting").exists():
+            time.sleep(0.02)
+        os.kill(os.getpid(), signal.SIGTERM)
+        return process
+
+
+def test_a_signal_that_comes_while_a_job_starts_reaches_it(tmp_path: Path) -> None:
+    began = time.monotonic()
+    code, board = sweep(tmp_path, Late(seed0="waits"))
+    assert code == 143 and time.monotonic() - began < 30
+    assert list(by_seed(board).values()) == ["preempted"] + ["pending"] * 3
+
+
+def test_a_job_is_not_started_when_a_signal_came_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepare = Job.prepare
+
+    def prepared(job: Job) -> None:
+        prepare(job)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(Job, "prepare", prepared)
+    code, board = sweep(tmp_path, Scripts())
+    assert code == 143 and list(by_seed(board).values()) == ["pending"] * 4
+    assert [starts(job) for job in jobs(tmp_path, *SEEDS)] == [0] * 4
+
+
+def test_a_sweep_that_waits_for_what_a_killed_start_left_can_be_stopped(tmp_path: Path) -> None:
+    (job,) = jobs(tmp_path, SEEDS[0])
+    words = [sys.executable, "-c", "import time; time.sleep(60)", str(job.folder)]
+    orphan = subprocess.Popen(words)
+    job.entry.pid = orphan.pid
+    before = signal.getsignal(signal.SIGTERM)
+
+    def send() -> None:
+        while signal.getsignal(signal.SIGTERM) is before:
+            time.sleep(0.02)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=send).start()
+    board = Board(tmp_path)
+    board.open([])
+    board.plan([job])
+    assert Pool(board, Scripts()).run(iter([job])) == signal.SIGTERM
+    assert orphan.poll() is None
+    orphan.kill()
+    orphan.wait()
+    assert starts(job) == 0 and [entry.status for entry in board.entries()] == ["pending"]
 
 
 def test_a_cut_off_sweep_is_shown_as_it_is_not_as_it_was(tmp_path: Path) -> None:
@@ -173,6 +266,25 @@ def test_remaining_time_is_what_the_complete_ones_took(tmp_path: Path) -> None:
         job.entry.status, job.entry.seconds = "completed", 30.0
     board.plan(made)
     assert state_of(tmp_path)["remaining"] == 60.0
+
+
+def test_remaining_time_goes_by_jobs_of_the_same_strategy_where_there_are_any(
+    tmp_path: Path,
+) -> None:
+    """A sweep that begins with the cheapest strategy says nothing of the dearest by its mean."""
+    names = ("zero_shot", "lora", "head_only")
+    made = jobs(tmp_path, *([f"strategy={s}", f"seed={n}"] for s in names for n in range(2)))
+    board = Board(tmp_path)
+    board.open([])
+    for job, seconds in zip(made[:3], (8.0, 8.0, 50.0), strict=True):
+        job.entry.status, job.entry.seconds = "completed", seconds
+    board.plan(made)
+    shown = state_of(tmp_path)
+    # The second lora as the first; of head_only nothing is known but the mean of all.
+    assert shown["remaining"] == pytest.approx(50.0 + 2 * 22.0)
+    paper = Console(file=io.StringIO(), width=100)
+    show(shown, tmp_path, paper)
+    assert "roughly 1 min 34 s remain" in paper.file.getvalue()  # type: ignore[attr-defined]
 
 
 def test_one_folder_has_one_grid_or_the_workers_of_one_search(tmp_path: Path) -> None:

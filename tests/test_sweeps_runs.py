@@ -18,7 +18,12 @@ from llmexp.jobs.results import read_result
 
 ROOT = Path(__file__).resolve().parents[1]
 SMOKE = ["debug=smoke", "hydra.sweep.dir=sweep"]
-ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+ENVIRONMENT = os.environ | {
+    "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests' / 'extend'}",
+    "OMP_NUM_THREADS": "1",
+    "LLMEXP_ALLOW": "mylab",
+}
+WITNESS = "+callbacks.witness={_target_: mylab.witness.Witness}"
 
 
 def command(cwd: Path, *words: str) -> list[str]:
@@ -39,6 +44,11 @@ def jobs(cwd: Path) -> list[dict[str, Any]]:
     return json.loads(file.read_text())["jobs"] if file.is_file() else []
 
 
+def witness(folder: Path, rank: int = 0) -> list[dict[str, Any]]:
+    """What each process of that rank knew when it began to train."""
+    return [json.loads(line) for line in (folder / f"witness-{rank}.jsonl").open()]
+
+
 def until(true: Callable[[], bool], seconds: float = 240.0) -> None:
     deadline = time.monotonic() + seconds
     while not true():
@@ -52,9 +62,13 @@ def statuses(cwd: Path) -> list[str]:
 
 @pytest.mark.long
 def test_killed_half_way_and_started_again_it_repeats_nothing_complete(tmp_path: Path) -> None:
-    words = ["strategy=head_only,lora", "seed=0,1", "trainer.max_epochs=2"]
+    """What was cut off goes on from its last checkpoint."""
+    slow = "+callbacks.pace={_target_: mylab.limits.Pace, seconds: 0.5}"
+    words = ["strategy=head_only,lora", "seed=0,1", "trainer.max_epochs=6", slow, WITNESS]
     process = subprocess.Popen(command(tmp_path, *words), cwd=tmp_path, env=ENVIRONMENT)
     until(lambda: statuses(tmp_path)[:3] == ["completed", "completed", "running"])
+    third = tmp_path / "sweep" / jobs(tmp_path)[2]["name"]
+    until(lambda: (third / "checkpoints" / "last.ckpt").is_file())
     process.send_signal(signal.SIGKILL)
     process.wait()
     before = jobs(tmp_path)
@@ -65,6 +79,8 @@ def test_killed_half_way_and_started_again_it_repeats_nothing_complete(tmp_path:
     assert [job["starts"] for job in after] == [1, 1, 2, 1]
     assert [file.stat().st_mtime_ns for file in kept] == stamps
     assert [job["name"] for job in after] == [job["name"] for job in before]
+    first, second = witness(third)
+    assert first["step"] == 0 and second["step"] >= 1 and first["identity"] == second["identity"]
 
 
 @pytest.mark.long
@@ -83,14 +99,17 @@ def test_a_job_that_is_killed_stops_no_other_and_runs_again(tmp_path: Path) -> N
 def test_a_sweep_of_runs_on_two_processes_each_has_one_folder_a_job(tmp_path: Path) -> None:
     """lightning-hydra-template #393: extra folders, and other overrides on the second rank."""
     two = ["hardware=ddp", "hardware.accelerator=cpu", "hardware.devices=2"]
-    found = sweep(tmp_path, "strategy=head_only", "seed=0,1", *two)
+    found = sweep(tmp_path, "strategy=head_only", "seed=0,1", *two, WITNESS)
     folders = [path for path in (tmp_path / "sweep").iterdir() if path.is_dir()]
     assert sorted(f.name for f in folders) == sorted(job["name"] for job in found)
     assert {path.name for path in tmp_path.iterdir()} == {"cache", "sweep"}
     for seed, job in enumerate(found):
         result = read_result(tmp_path / "sweep" / job["name"])
         assert result["seed"] == seed and f"seed={seed}" in result["overrides"]
-        # Each example once over both processes, so both read the same config.
+        seen = [witness(tmp_path / "sweep" / job["name"], rank) for rank in range(2)]
+        same = {"seed": seed, "identity": job["identity"], "step": 0}
+        assert seen == [[{"rank": rank} | same] for rank in range(2)]
+        # Each example once over both processes.
         lines = (tmp_path / "sweep" / job["name"] / "predictions.jsonl").read_text().splitlines()
         assert [json.loads(line)["index"] for line in lines] == list(range(len(lines)))
 
@@ -107,6 +126,36 @@ def test_jobs_through_submitit_end_as_those_on_this_machine_do(tmp_path: Path) -
     assert "every row has the label 'a'" in bad["reason"]
     again = sweep(tmp_path, *words, code=1)
     assert [job["starts"] for job in again] == [1, 2]
+
+
+@pytest.mark.long
+def test_a_sweep_through_submitit_that_is_killed_and_started_again_watches_its_job(
+    tmp_path: Path,
+) -> None:
+    """The queue has the job: it is not sent twice, and it can be stopped as before."""
+    words = ["strategy=head_only", "seed=0,1", "hydra/launcher=submitit_local"]
+    words += ["trainer.max_epochs=500", "trainer.max_steps=100000"]
+    first = subprocess.Popen(command(tmp_path, *words), cwd=tmp_path, env=ENVIRONMENT)
+    files = (tmp_path / "sweep").glob
+    until(lambda: any("val/loss" in f.read_text() for f in files("*/metrics.jsonl")))
+    first.kill()
+    first.wait()
+    (writer,) = {f.read_text() for f in files("*/.lock")}
+    second = subprocess.Popen(
+        command(tmp_path, *words), cwd=tmp_path, env=ENVIRONMENT, text=True, stdout=subprocess.PIPE
+    )
+    state = tmp_path / "sweep" / "sweep.json"
+    workers = [{"pid": second.pid}]
+    until(lambda: [{"pid": w["pid"]} for w in json.loads(state.read_text())["workers"]] == workers)
+    until(lambda: statuses(tmp_path)[:1] == ["running"])
+    second.send_signal(signal.SIGTERM)
+    said, _ = second.communicate(timeout=240)
+    assert second.returncode == 143 and "still on its way" in said, said
+    (job, other) = jobs(tmp_path)
+    assert (job["status"], other["status"], job["starts"]) == ("preempted", "pending", 1)
+    assert len(list(files(".submitit/*_submitted.pkl"))) == 1
+    assert {f.read_text() for f in files("*/.lock")} == {writer}
+    assert list((tmp_path / "sweep" / job["name"] / "checkpoints").glob("*.ckpt"))
 
 
 @pytest.mark.long

@@ -21,6 +21,7 @@ from llmexp.jobs.results import read_result
 from llmexp.metrics import direction
 from llmexp.sweeps.journal import repaired
 from llmexp.sweeps.space import Choice, Range, leaves, probes
+from llmexp.sweeps.trials import numbers
 
 ROOT = Path(__file__).resolve().parents[1]
 PLUGINS = ROOT / "tests" / "plugins"
@@ -100,7 +101,7 @@ def test_twenty_trials_killed_and_resumed_are_exactly_twenty(tmp_path: Path) -> 
 def test_a_search_finds_the_best_and_says_so(tmp_path: Path) -> None:
     said = done(started(tmp_path, "hydra.sweeper.n_trials=6", "hydra.sweeper.prune=false"))
     found = study(tmp_path)
-    assert len(found.trials) == 6 and "best:" in said
+    assert len(found.trials) == 6 and "best:" in said and "note:" not in said
     (best,) = board(tmp_path)["best"]
     assert best["values"]["val/loss"] == pytest.approx(found.best_value)
     assert best["overrides"][0] in said and best["name"] in said
@@ -111,7 +112,8 @@ def test_a_search_finds_the_best_and_says_so(tmp_path: Path) -> None:
 
 def test_an_accuracy_is_searched_upwards_and_its_best_trials_are_kept(tmp_path: Path) -> None:
     words = ["objective=test/accuracy", "hydra.sweeper.n_trials=6"]
-    done(started(tmp_path, *words))
+    told = done(started(tmp_path, *words))
+    assert told.count("note: test/accuracy chooses on the test set") == 1
     found = study(tmp_path)
     assert found.direction == optuna.study.StudyDirection.MAXIMIZE
     (best,) = board(tmp_path)["best"]
@@ -141,6 +143,15 @@ def test_several_objectives_show_the_pareto_front(tmp_path: Path) -> None:
     undominated = {p for p in points if not any(q[0] > p[0] and q[1] > p[1] for q in points)}
     shown = {(f["values"]["test/accuracy"], -f["values"]["cost/total_seconds"]) for f in front}
     assert shown == undominated and "Pareto front" in said
+
+
+def test_a_trial_that_finds_features_in_the_cache_costs_what_it_would_alone() -> None:
+    """Else the first trial pays for all of them, and the front depends on their order."""
+    cold = {"total_seconds": 50.0, "prefix_seconds": 30.0, "spared_seconds": 0.0}
+    warm = {"total_seconds": 20.0, "prefix_seconds": 30.0, "spared_seconds": 30.0}
+    seen = [numbers({"metrics": {"val/loss": 1}, "cost": cost}) for cost in (cold, warm)]
+    assert [found["cost/total_seconds"] for found in seen] == [50.0, 50.0]
+    assert numbers({"metrics": {"val/loss": 1}}) == {"val/loss": 1.0}
 
 
 def test_a_trial_worse_than_the_median_is_pruned_and_that_is_no_failure(tmp_path: Path) -> None:

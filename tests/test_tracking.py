@@ -6,6 +6,7 @@ import json
 import os
 import random
 import shlex
+import shutil
 import socket
 import subprocess
 import sys
@@ -13,17 +14,19 @@ import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from sklearn.metrics import precision_recall_curve
 
+from llmexp.callbacks.samples import Samples
 from llmexp.secrets import masked
 from llmexp.tracking import artifacts
 from llmexp.tracking.artifacts import aliases
 from llmexp.tracking.base import numbers
 from llmexp.tracking.login import WAIT
-from llmexp.tracking.media import charts
+from llmexp.tracking.media import TEXT_LENGTH, charts, predictions
 from llmexp.tracking.wandb import summary
 from tests import runs, tiny
 from tests.test_distributed import ROOT, TWO, inputs, run  # noqa: F401  (a fixture)
@@ -231,14 +234,43 @@ def test_the_network_s_answers_can_be_read_as_it_learns(
     (told,) = sessions(folder)
     tables = [row["val/samples.nrows"] for row in told["history"] if "val/samples.nrows" in row]
     assert tables == [2, 2]
-    shown = columns_of(folder, "test/predictions")
-    assert {"input", "reference", "prediction", "exact_match", "rouge_l"} <= set(shown)
+    wanted = {"input", "reference", "prediction", "exact_match", "rouge_l"}
+    assert wanted <= set(columns_of(folder, "test/predictions"))
+    assert {"step", "index"} | wanted <= set(columns_of(folder, "val/samples"))
+    assert all(0 <= line["rouge_l"] <= 1 for line in lines)
 
 
 def columns_of(folder: Path, key: str) -> list[str]:
-    (file,) = folder.glob(f"wandb/*/files/media/table/{key}*.table.json")
-    columns: list[str] = json.loads(file.read_text())["columns"]
+    """Of the last such table."""
+    files = sorted(folder.glob(f"wandb/*/files/media/table/{key}*.table.json"))
+    columns: list[str] = json.loads(files[-1].read_text())["columns"]
     return columns
+
+
+def test_what_a_network_writes_is_masked_and_cut_in_every_table(tmp_path: Path) -> None:
+    """A network repeats what it was trained on, and it may never end."""
+    told: dict[str, list[list[Any]]] = {}
+    logger = SimpleNamespace(log_table=lambda key, columns, data, step: told.update({key: data}))
+    secret = "hf_abcdefghijklmnopqrstuv"
+    answer = {"input": f"a {secret}", "reference": "b", "prediction": f"{secret} {'z' * 5000}"}
+    task = SimpleNamespace(
+        samples=lambda: 2, written=lambda *_: [answer], answer_scores=lambda _: {"rouge_l": 0.5}
+    )
+    context: Any = SimpleNamespace(task=task, tokenizer=None)
+    context.examples = SimpleNamespace(validation=[{}])
+    trainer: Any = SimpleNamespace(
+        state=SimpleNamespace(fn="fit"),
+        global_step=3,
+        is_global_zero=True,
+        sanity_checking=False,
+        loggers=[logger],
+    )
+    module: Any = SimpleNamespace(net=None, context=context)
+    Samples(tmp_path, 1).on_validation_end(trainer, module)
+    (shown,) = told["val/samples"]
+    assert shown[:4] == [3, 0, "a ***", "b"] and shown[5] == 0.5
+    assert shown[4].startswith("*** zzz") and len(shown[4]) == TEXT_LENGTH
+    assert predictions([answer], module.context.task).data[0] == shown[2:]
 
 
 @pytest.mark.long
@@ -321,6 +353,54 @@ def test_data_model_and_files_are_artifacts(tmp_path: Path) -> None:
     assert {"latest", "best"} <= set(sent[f"model-{result['name']}"]["aliases"])
     assert sent[f"data-{result['data']}"]["type"] == "dataset"
     assert sent["run-abc"]["type"] == "run"
+
+
+class Server:
+    """Stands in for an online W&B run, of which no server is here: it keeps what it is given."""
+
+    def __init__(self, best: dict[str, Any] | None):
+        self.id, self.entity, self.project = "abc", "me", "mine"
+        self.best = best
+        self.given: list[tuple[str, str, list[str]]] = []
+
+    def use_artifact(self, artifact: Any) -> None:
+        self.given.append(("used", artifact.name, []))
+
+    def log_artifact(self, artifact: Any, aliases: list[str] | None = None) -> None:
+        self.given.append(("made", artifact.name, aliases or []))
+
+    def artifact(self, path: str, type: str) -> Any:
+        """What W&B's public API answers."""
+        import wandb
+
+        if self.best is None:
+            raise wandb.errors.CommError("no such artifact")
+        assert type == "model" and path.startswith("me/mine/model-") and path.endswith(":best")
+        return SimpleNamespace(metadata=self.best)
+
+
+def test_lineage_leads_from_the_data_to_the_model_and_the_best_one_is_marked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tiny.bert(tmp_path / "bert", labels=3)
+    given = [f"model.path={model}", *runs.classified(tmp_path / "data"), "strategy=head_only"]
+    folder = tmp_path / "run"
+    result = runs.finished(folder, "model=local", *given)
+    loss = result["metrics"]["val/loss"]
+    marks = {None: ["latest", "best"], loss + 1: ["latest", "best"], loss - 1: ["latest"]}
+    for best, wanted in marks.items():
+        run: Any = Server(None if best is None else {"metrics": {"val/loss": best}})
+        monkeypatch.setattr("wandb.Api", lambda run=run: run)
+        artifacts.publish(run, folder, result, "val/loss")
+        assert run.given == [
+            ("used", f"data-{result['data']}", []),
+            ("made", f"model-{result['name']}", wanted),
+            ("made", "run-abc", []),
+        ]
+    shutil.rmtree(folder / "model")
+    run = Server(None)
+    artifacts.publish(run, folder, result, "val/loss")
+    assert [name for _, name, _ in run.given] == [f"data-{result['data']}", "run-abc"]
 
 
 @pytest.mark.long

@@ -9,6 +9,7 @@ import pytorch_lightning as pl
 from llmexp.jobs.events import whole_lines
 from llmexp.jobs.results import write_atomic
 from llmexp.tasks.base import Row
+from llmexp.tracking.media import cells, scored
 
 
 class Samples(pl.Callback):
@@ -42,12 +43,12 @@ class Samples(pl.Callback):
             return
         self.written_at = trainer.global_step
         answers = context.task.written(pl_module.net, rows, context.tokenizer)
-        found = [{"step": trainer.global_step, "index": i, **a} for i, a in enumerate(answers)]
+        known = [scored(answer, context.task) for answer in answers]
+        found = [{"step": trainer.global_step, "index": i, **row} for i, row in enumerate(known)]
         self._keep(found)
+        columns, data = cells(found)
         for logger in trainer.loggers:
             if hasattr(logger, "log_table"):
-                data = [list(row.values()) for row in found]
-                columns = list(found[0])
                 logger.log_table("val/samples", columns, data, step=None)
 
     def _keep(self, found: list[Row]) -> None:

@@ -26,6 +26,10 @@ class SweepLauncher(Launcher):
         self.stopped = 0
         """The signal that ended an earlier batch, or 0."""
 
+    def found(self, job: Job) -> Process | None:
+        """None: what a process starts on its own machine ends when it is gone."""
+        return None
+
     def start(self, job: Job, slot: int) -> Process:
         raise NotImplementedError
 

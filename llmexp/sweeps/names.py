@@ -97,5 +97,8 @@ def remember(name: str) -> None:
     os.environ[VARIABLE] = name
 
 
-OmegaConf.register_new_resolver("llmexp.sweep", lambda: os.environ.get(VARIABLE, "sweep"))
-OmegaConf.register_new_resolver("llmexp.job", lambda _root_: job_name(_root_))
+# A worker of joblib gets Hydra's copies of these before it imports this.
+OmegaConf.register_new_resolver(
+    "llmexp.sweep", lambda: os.environ.get(VARIABLE, "sweep"), replace=True
+)
+OmegaConf.register_new_resolver("llmexp.job", lambda _root_: job_name(_root_), replace=True)

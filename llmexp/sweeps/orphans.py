@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -24,10 +25,10 @@ def runs_in(pid: int | None, folder: Path) -> bool:
         return False
 
 
-def wait_for(pid: int | None, folder: Path) -> None:
-    """Wait until the job of an earlier, killed start has saved and gone."""
+def wait_for(pid: int | None, folder: Path, given_up: Callable[[], bool]) -> None:
+    """Wait until the job of an earlier, killed start has saved and gone, or nobody wants it to."""
     deadline = time.monotonic() + PATIENCE_SECONDS
-    while runs_in(pid, folder):
+    while runs_in(pid, folder) and not given_up():
         if time.monotonic() > deadline:
             raise UserError(f"process {pid} still runs in {folder}; end it, then start again")
         time.sleep(0.2)

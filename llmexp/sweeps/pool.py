@@ -37,6 +37,9 @@ class Place(Protocol):
 
     n_jobs: int
 
+    def found(self, job: Job) -> Process | None:
+        """The job as an earlier start of the sweep left it, where it is still on its way."""
+
     def start(self, job: Job, slot: int) -> Process:
         """Start the job in its folder; `slot` is below `n_jobs` and no other running job's."""
 
@@ -97,29 +100,43 @@ class Pool:
         return self.asked
 
     def _start(self, job: Job) -> bool:
-        """Whether the job runs now; one that is complete already, or cannot start, does not."""
+        """Whether the job runs now: not if it is complete, cannot start, or a signal came first."""
         entry = job.entry
         if job.complete:
             job.learn()
             self._say(job, "complete already")
             self.board.put(entry)
             return False
+        slot = min(set(range(self.place.n_jobs)) - {one.slot for one in self.running})
         try:
-            orphans.wait_for(entry.pid, job.folder)
-            job.prepare()
-            slot = min(set(range(self.place.n_jobs)) - {one.slot for one in self.running})
-            process = self.place.start(job, slot)
+            found = self.place.found(job)
+            process = found or self._made(job, slot)
         except (UserError, OSError) as error:
             entry.status, entry.reason = "failed", str(error)
             self._say(job, f"failed: {error}")
             self.board.put(entry)
             return False
-        self.running.append(Running(job, process, slot, time.monotonic()))
+        if process is None:
+            return False
+        took = time.time() - entry.started if found and entry.started else 0.0
+        self.running.append(Running(job, process, slot, time.monotonic() - took))
+        if self.asked:
+            # It came while the job was starting. Twice within a second is one wish to a run.
+            process.send_signal(self.asked)
         entry.status, entry.reason, entry.pid = "running", None, process.pid
-        entry.started, entry.seconds, entry.starts = time.time(), None, entry.starts + 1
-        self._say(job, "started" if entry.starts == 1 else f"started again ({entry.starts})")
+        entry.started, entry.seconds = time.time() - took, None
+        entry.starts = max(1, entry.starts) if found else entry.starts + 1
+        again = "started" if entry.starts == 1 else f"started again ({entry.starts})"
+        self._say(job, "still on its way" if found else again)
         self.board.put(entry)
         return True
+
+    def _made(self, job: Job, slot: int) -> Process | None:
+        """Its process; None where a signal came before there was one."""
+        orphans.wait_for(job.entry.pid, job.folder, lambda: self.asked > 0)
+        if not self.asked:
+            job.prepare()
+        return None if self.asked else self.place.start(job, slot)
 
     def _settled(self, one: Running) -> bool:
         """Whether the job has ended; how is then on the board."""

@@ -59,6 +59,8 @@ class Search(Sweeper):
         fixed, _ = fixed_and_swept(overrides)
         self.trials = Trials(self.folder, self.settings, space_of(self.settings, overrides))
         self.runner.board.recall()
+        if note := self.settings.note():
+            print(note, flush=True)
         pool = Pool(self.runner.board, self.runner)
         pool.run(self._jobs(fixed, self.trials), self._ended, self.trials.verdict)
         return [outcome(job) for job in self.done]

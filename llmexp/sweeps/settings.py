@@ -31,7 +31,7 @@ class Settings:
     """A key of `result.json`; which way it is better is known of every metric of ours."""
     minimize: list[str]
     maximize: list[str]
-    """Objectives by their direction, such as test/accuracy and cost/total_seconds, instead."""
+    """Objectives by their direction, such as val/accuracy and cost/total_seconds, instead."""
     prune: bool
     """With one objective: stop a trial that is worse than the median at the same validation."""
     startup_trials: NonNegativeInt
@@ -62,6 +62,16 @@ class Settings:
                 f"better: hydra.sweeper.minimize=[{self.objective}] or maximize"
             )
         return found
+
+    def note(self) -> str | None:
+        """What to say of objectives that a search can follow, and better would not."""
+        seen = [key for key in self.objectives if key.startswith("test/")]
+        if not seen:
+            return None
+        return (
+            f"note: {', '.join(seen)} chooses on the test set, so that the best trial's score "
+            "there is too good; an objective such as val/accuracy keeps it for the end"
+        )
 
 
 def space_of(settings: Settings, overrides: Sequence[Override]) -> Space:

@@ -100,15 +100,31 @@ def progress(folder: Path) -> State:
 
 
 def remaining(jobs: list[State]) -> float | None:
-    """Seconds until all jobs are done, by what the completed ones took; None while none is."""
-    took = [job["seconds"] for job in jobs if job["status"] == "completed" and job["seconds"]]
-    if not took:
+    """Seconds until all jobs are done, by what the completed ones took; None while none is.
+
+    A guess: by those of the same strategy where there are any, else by all, whatever else differs;
+    a job that was resumed took what its last process did.
+    """
+    done = [job for job in jobs if job["status"] == "completed" and job["seconds"]]
+    if not done:
         return None
-    usual = sum(took) / len(took)
-    running = [spent_by(job) or 0.0 for job in jobs if job["status"] == "running"]
-    left = usual * sum(job["status"] == "pending" for job in jobs)
-    left += sum(max(usual - spent, 0.0) for spent in running)
+    running = [job for job in jobs if job["status"] == "running"]
+    left = sum(_usual(job, done) for job in jobs if job["status"] == "pending")
+    left += sum(max(_usual(job, done) - (spent_by(job) or 0.0), 0.0) for job in running)
     return round(left / max(1, len(running)), 1)
+
+
+def _usual(job: State, done: list[State]) -> float:
+    """The mean seconds of the jobs that are most like this one."""
+    alike = [one["seconds"] for one in done if _strategy(one) == _strategy(job)]
+    took = alike or [one["seconds"] for one in done]
+    return float(sum(took) / len(took))
+
+
+def _strategy(job: State) -> str | None:
+    """What the job itself says; None where the sweep has one for all."""
+    said = [line for line in job["overrides"] if line.startswith("strategy=")]
+    return said[-1] if said else None
 
 
 def show(state: State, folder: Path, console: Console) -> None:
@@ -117,7 +133,7 @@ def show(state: State, folder: Path, console: Console) -> None:
     for line in [*notes(state), *best(state)]:
         console.print(line, soft_wrap=True, markup=False)
     left = state["remaining"]
-    more = "" if left is None else f"; about {_duration(left)} remain"
+    more = "" if left is None else f"; roughly {_duration(left)} remain"
     console.print(f"\n{folder}: {state['status']}; {headline(state)}{more}", soft_wrap=True)
 
 

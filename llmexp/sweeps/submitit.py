@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ from llmexp.configure.allow import named
 from llmexp.errors import UserError
 from llmexp.sweeps.errand import ALIVE, SIGNAL, Errand
 from llmexp.sweeps.launcher import SweepLauncher
+from llmexp.sweeps.orphans import runs_in
 
 if TYPE_CHECKING:
     from llmexp.sweeps.job import Job
@@ -19,10 +21,14 @@ if TYPE_CHECKING:
 WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.,:&|-]*")
 
 
+# In the folder of a job: what the queue calls it.
+NUMBER = ".submitit"
+
+
 class Submitit(SweepLauncher):
     """Jobs through submitit: `executor` is slurm, or local to try it without a cluster.
 
-    Jobs that are in the queue outlive the sweep: started again, it waits for those, too.
+    Jobs that are in the queue outlive the sweep: started again, it watches those, too.
     """
 
     def __init__(self, executor: str, n_jobs: int, timeout_min: int, **resources: Any):
@@ -36,24 +42,32 @@ class Submitit(SweepLauncher):
         super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
         self.queue: Any = None
 
-    def start(self, job: Job, slot: int) -> Submitted:
-        """Put the job into the queue; one that is there already is only watched."""
-        if self.queue is None:
-            self.queue = self._open()
-        number = job.folder / ".submitit"
+    def found(self, job: Job) -> Submitted | None:
+        number = job.folder / NUMBER
         before = number.read_text(encoding="utf-8") if number.is_file() else ""
-        if before:
-            there = self.queue.job_class(folder=self._folder(), job_id=before)
-            if not there.done():
-                return Submitted(there, job.folder)
+        if not before:
+            return None
+        there = self._opened().job_class(folder=self._folder(), job_id=before)
+        if hasattr(there, "_process"):
+            # On this machine submitit knows the jobs of its own process only.
+            there._process = Left(int(before), self._folder())
+        return None if there.done() else Submitted(there, job.folder)
+
+    def start(self, job: Job, slot: int) -> Submitted:
+        """Put the job into the queue."""
         for name in (ALIVE, SIGNAL):
             (job.folder / name).unlink(missing_ok=True)
-        made = self.queue.submit(Errand(str(job.folder.resolve())))
-        number.write_text(made.job_id, encoding="utf-8")
+        made = self._opened().submit(Errand(str(job.folder.resolve())))
+        (job.folder / NUMBER).write_text(made.job_id, encoding="utf-8")
         return Submitted(made, job.folder)
 
     def _folder(self) -> Path:
         return self.folder.resolve() / ".submitit"
+
+    def _opened(self) -> Any:
+        if self.queue is None:
+            self.queue = self._open()
+        return self.queue
 
     def _open(self) -> Any:
         try:
@@ -81,6 +95,21 @@ class Submitit(SweepLauncher):
         return auto._executor
 
 
+class Left:
+    """The process that minds a job on this machine, when the sweep that started it was killed."""
+
+    def __init__(self, pid: int, folder: Path):
+        self.pid = pid
+        self.folder = folder
+
+    def poll(self) -> int | None:
+        return None if runs_in(self.pid, self.folder) else 0
+
+    def send_signal(self, number: int) -> None:
+        if runs_in(self.pid, self.folder):
+            os.kill(self.pid, number)
+
+
 class Submitted:
     """A job in the queue or on a node."""
 
@@ -96,9 +125,10 @@ class Submitted:
         import submitit
 
         try:
-            return int(self.handle.result())
+            codes = [int(code) for code in self.handle.results()]
         except (submitit.core.utils.UncompletedJobError, submitit.core.utils.FailedJobError):
             return 1
+        return next((code for code in codes if code != 0), 0)
 
     def send_signal(self, number: int) -> None:
         """Through a file: a queue would end the job after half a minute, saved or not."""

@@ -16,6 +16,7 @@ from optuna.trial import TrialState
 
 from llmexp.errors import UserError
 from llmexp.jobs.events import whole_lines
+from llmexp.jobs.price import charged_seconds
 from llmexp.jobs.results import read_result
 from llmexp.sweeps.journal import FILE
 from llmexp.sweeps.settings import Settings
@@ -170,7 +171,11 @@ class Trials:
 def numbers(result: dict[str, Any]) -> dict[str, float]:
     """Everything in a result that can be an objective, by its key."""
     found = dict(result.get("metrics", {}))
-    found |= {f"cost/{key}": value for key, value in result.get("cost", {}).items()}
+    cost = result.get("cost", {})
+    found |= {f"cost/{key}": value for key, value in cost.items()}
+    if "total_seconds" in cost:
+        # Trials share the cache: the first would pay for all of them.
+        found["cost/total_seconds"] = charged_seconds(cost)
     plain = {k: v for k, v in found.items() if isinstance(v, (int, float))}
     return {key: float(value) for key, value in plain.items() if math.isfinite(value)}
 

@@ -57,13 +57,17 @@ def predictions(answers: list[Row], task: Task) -> wandb.Table:
     """One row an answer: input, reference, prediction, score or scores, and what else it has."""
     import wandb
 
-    scored = [_scored(answer, task) for answer in answers]
-    columns: list[Any] = list(dict.fromkeys(key for answer in scored for key in answer))
-    data = [[_cell(answer.get(key)) for key in columns] for answer in scored]
+    columns, data = cells([scored(answer, task) for answer in answers])
     return wandb.Table(columns=columns, data=data)
 
 
-def _scored(answer: Row, task: Task) -> Row:
+def cells(rows: list[Row]) -> tuple[list[Any], list[list[Any]]]:
+    """The columns that any of the rows has, and what may be shown of each row in them."""
+    columns: list[Any] = list(dict.fromkeys(key for row in rows for key in row))
+    return columns, [[_cell(row.get(key)) for key in columns] for row in rows]
+
+
+def scored(answer: Row, task: Task) -> Row:
     """A label's probability; of a text every metric that can be told of one answer."""
     scores = answer.get("scores")
     if isinstance(scores, dict):
