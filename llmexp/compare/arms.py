@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,9 @@ Result = dict[str, Any]
 MOST_KEYS = 3
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Arm:
-    """One way of using a model: its runs, one a seed, by seed."""
+    """One way of using a model: its runs, one a seed, by seed; no other arm has its name."""
 
     name: str
     runs: list[Result]
@@ -29,6 +30,10 @@ class Arm:
     @property
     def seeds(self) -> int:
         return len(self.runs)
+
+    def measured(self, metric: str) -> list[Result]:
+        """The runs that have a metric: what its mean is over."""
+        return [run for run in self.runs if run["metrics"].get(metric) is not None]
 
     def mean(self, node: str, key: str) -> float | None:
         """Of a number in result.json, over the runs that have it."""
@@ -42,8 +47,9 @@ def arms(runs: list[Result], by: list[str] | None = None) -> list[Arm]:
     for run in runs:
         key = tuple(value_of(run, name, runs) for name in by) if by else _identity(run)
         apart.setdefault(key, []).append(run)
-    names = [_joined(key) for key in apart] if by else _names(list(apart.values()))
-    return [_arm(name, members) for name, members in zip(names, apart.values(), strict=True)]
+    names = [" ".join(key) for key in apart] if by else _names(list(apart.values()))
+    made = zip(_numbered(names), apart.values(), strict=True)
+    return [_arm(name, members) for name, members in made]
 
 
 def _identity(run: Result) -> tuple[Any, ...]:
@@ -67,10 +73,6 @@ def value_of(run: Result, key: str, runs: list[Result]) -> str:
     return "-"
 
 
-def _joined(values: tuple[str, ...]) -> str:
-    return " ".join(values)
-
-
 def _names(members: list[list[Result]]) -> list[str]:
     """The strategy, and what else tells an arm from the others of that name."""
     firsts = [runs[0] for runs in members]
@@ -78,17 +80,44 @@ def _names(members: list[list[Result]]) -> list[str]:
     for key in ("model", "data"):
         if len({run.get(key) for run in firsts}) > 1:
             names = [f"{n} {run.get(key)}" for n, run in zip(names, firsts, strict=True)]
-    return [_told_apart(i, names, firsts) for i in range(len(names))]
+    alike = {name: [i for i, other in enumerate(names) if other == name] for name in names}
+    for name, places in alike.items():
+        for i, said in zip(places, _told_apart([firsts[k] for k in places]), strict=True):
+            names[i] = f"{name}{said}"
+    return names
 
 
-def _told_apart(i: int, names: list[str], firsts: list[Result]) -> str:
-    alike = [k for k, name in enumerate(names) if name == names[i]]
-    if len(alike) == 1:
-        return names[i]
-    at = alike.index(i)
-    keys = differences([firsts[k] for k in alike])
-    said = [f"{k.rpartition('.')[2]}={values[at]}" for k, values in list(keys.items())[:3]]
-    return " ".join([names[i], *said]) if said else f"{names[i]} #{at + 1}"
+def _told_apart(firsts: list[Result]) -> list[str]:
+    """What is set differently in arms of one name: MOST_KEYS, and more where those are not enough.
+
+    Arms that are set alike read other rows.
+    """
+    said = [""] * len(firsts)
+    for place, (key, values) in enumerate([*differences(firsts).items(), *_rows(firsts).items()]):
+        label = key.rpartition(".")[2]
+        longer = [f"{text} {label}={value}" for text, value in zip(said, values, strict=True)]
+        if place < MOST_KEYS or len(set(longer)) > len(set(said)):
+            said = longer
+    return said
+
+
+def _rows(firsts: list[Result]) -> dict[str, list[str]]:
+    """The fingerprints of rows that are not the same ones in all runs."""
+    every = [run.get("fingerprint", {}) for run in firsts]
+    keys = sorted({key for one in every for key in one})
+    found = {f"{key} rows": [str(one.get(key, "-"))[:8] for one in every] for key in keys}
+    return {key: values for key, values in found.items() if len(set(values)) > 1}
+
+
+def _numbered(names: list[str]) -> list[str]:
+    """The names, with a number where they are alike still: evidence is kept by arm, not merged."""
+    made = list(names)
+    for name, often in Counter(names).items():
+        places = [i for i, other in enumerate(names) if other == name] if often > 1 else []
+        free = (new for n in count(1) if (new := f"{name} #{n}") not in made)
+        for i in places:
+            made[i] = next(free)
+    return made
 
 
 def _arm(name: str, members: list[Result]) -> Arm:

@@ -28,8 +28,8 @@ def how(study: Study) -> list[str]:
     rest = f"({tests} on the same {study.evidence.examples:,} test examples"
     if len(verdicts) > 1:
         rest += f", Holm's correction for {len(verdicts)} pairs"
-    once = [arm.name for arm in study.arms if arm.seeds == 1]
-    if len(once) == len(study.arms):
+    once = [arm.name for arm in study.evidence.intervals if study.seeds(arm) == 1]
+    if len(once) == len(study.evidence.intervals):
         return [rest + "; one seed each: this is about these runs, other seeds may differ)"]
     if once:
         return [rest + f"; one seed only of {', '.join(once)})"]

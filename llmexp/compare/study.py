@@ -33,8 +33,12 @@ class Study:
     def quality(self, arm: Arm) -> float | None:
         return arm.mean("metrics", self.group.metric)
 
+    def seeds(self, arm: Arm) -> int:
+        """How many runs the mean of an arm is over."""
+        return len(arm.measured(self.group.metric)) or arm.seeds
+
     def interval(self, arm: Arm) -> Interval | None:
-        return self.evidence.intervals.get(arm.name)
+        return self.evidence.intervals.get(arm)
 
     def front(self, key: str = "total_seconds") -> list[Arm]:
         """The arms that no other beats in quality without costing more: best first."""
@@ -66,7 +70,7 @@ class Study:
 
     def against_best(self) -> list[Verdict]:
         """The best arm against each of the others."""
-        pairs = [self.evidence.of(self.arms[0].name, arm.name) for arm in self.arms[1:]]
+        pairs = [self.evidence.of(self.arms[0], arm) for arm in self.arms[1:]]
         return [verdict for verdict in pairs if verdict is not None]
 
 

@@ -56,7 +56,7 @@ def table(study: Study) -> Table:
 def _cells(study: Study, arm: Arm, metrics: dict[str, Any]) -> list[str]:
     first, *rest = metrics.values()
     cost = mean_price(arm)
-    cells = [arm.name, str(arm.seeds), number(first), bounds(study, arm), *map(number, rest)]
+    cells = [arm.name, str(study.seeds(arm)), number(first), bounds(study, arm), *map(number, rest)]
     cells += [seconds(cost["train_seconds"] or 0.0)]
     cells += [short(round(cost["trainable_parameters"] or 0)), memory(cost["peak_memory_mb"] or 0)]
     return cells

@@ -105,7 +105,7 @@ def _arms(study: Study) -> dict[str, Any]:
         found = study.interval(arm)
         values = [_number(arm.mean("metrics", name)) for name in metrics]
         cells = [Cell("●" if mark else "", float(bool(mark)), mark), Cell(arm.name, arm.name)]
-        cells += [Cell(str(arm.seeds), arm.seeds), values[0]]
+        cells += [Cell(str(study.seeds(arm)), study.seeds(arm)), values[0]]
         cells += [Cell(bounds(study, arm), found.low if found else None), *values[1:]]
         cells += [Cell(amount(name, cost[name]), cost[name], PRICES[name]) for name in shown]
         rows.append({"arm": i, "cells": cells})
@@ -136,9 +136,9 @@ def _runs(study: Study) -> dict[str, Any]:
 
 def _pairs(study: Study) -> dict[str, Any]:
     """Every pair with its verdict."""
-    at = {arm.name: i for i, arm in enumerate(study.arms)}
+    at = {arm: i for i, arm in enumerate(study.arms)}
     rows = []
-    for verdict in study.evidence.verdicts:
+    for (first, second), verdict in study.evidence.pairs.items():
         d = verdict.difference
         unit = 100 if verdict.sample.bounded else 1
         cells = [
@@ -148,7 +148,7 @@ def _pairs(study: Study) -> dict[str, Any]:
             Cell(f"{verdict.p:.2g}" if verdict.p >= 0.0001 else "<0.0001", verdict.p),
             Cell(d.test, d.test),
         ]
-        rows.append({"arm": at[verdict.first], "other": at[verdict.second], "cells": cells})
+        rows.append({"arm": at[first], "other": at[second], "cells": cells})
     name = "points" if rows and study.evidence.verdicts[0].sample.bounded else "difference"
     return {"columns": ["verdict", name, "95 %", "p (Holm)", "test"], "rows": rows}
 
