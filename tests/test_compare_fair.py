@@ -6,6 +6,7 @@ import itertools
 import json
 import math
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -263,6 +264,35 @@ def test_where_seeds_limit_seeds_are_what_is_needed() -> None:
         for _ in range(200)
     ]
     assert 0.7 <= sum(found) / 200 <= 0.9
+
+
+@pytest.mark.parametrize(
+    ("seeds", "both", "examples", "said"),
+    [
+        (0.02, 0.20, 0.0, r"about 5 seeds of each would be needed"),
+        (0.01, 0.20, 0.0, r"about 5 seeds of each or 520 more test examples would be needed"),
+        (0.00, 0.01, 1.0, r"\d+ more test examples would be needed"),
+    ],
+)
+def test_of_two_ways_the_shorter_one_is_named_first(
+    seeds: float, both: float, examples: float, said: str
+) -> None:
+    """A difference just too small to be seen; what hides it says what is needed.
+
+    No thousands of examples where two more seeds are enough, and a way that takes ten times as
+    much is not named at all.
+    """
+    generator = np.random.default_rng(2)
+    noise = generator.normal(0, both, (6, 300))
+    noise += np.repeat(generator.normal(0, examples, (2, 300)), 3, axis=0)
+    noise -= noise.mean(axis=1, keepdims=True)
+    noise += np.array([1.0, 0.0, -1.0] * 2)[:, None] * seeds
+    for step in np.geomspace(1.0, 1e-4, 400):
+        scores = noise + step * np.array([1.0] * 3 + [0.0] * 3)[:, None]
+        sample = Sample.of_scores(scores, bounded=False)
+        if difference(sample, [0, 1, 2], [3, 4, 5]).p > 0.06:
+            break
+    assert re.search(rf": {said}$", verdict(sample, [0, 1, 2], [3, 4, 5]))
 
 
 def test_one_point_behind_is_within_one_point() -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from llmexp.compare.figures import memory, number, seconds, short
+from llmexp.compare.settings import settings
 from llmexp.compare.tokens import per_token, vocabularies
 from llmexp.errors import UserError, did_you_mean
 from llmexp.jobs.price import charged_seconds
@@ -28,6 +30,8 @@ METRICS = (
 # Columns of metrics; one less for each of model and seed, so that 80 characters are enough.
 SHOWN = 3
 CHOICES = ("strategy", "model", "data", "seed", "name", "resume")
+# Where the test rows are from: of a test file, else a part of the train file.
+TESTED = ("data.test", "data.train")
 UNMEASURED = ("hydra", "tracking", "tags")
 
 
@@ -171,12 +175,23 @@ def _baseline_cells(group: Group, baseline: dict[str, Any]) -> list[str]:
 def title(group: Group) -> str:
     """What all runs of a group share."""
     test = next((r["examples"].get("test") for r in group.runs if r.get("examples")), None)
-    parts = [", ".join(str(n) for n in group.names("data")), group.task.replace("_", " ")]
+    parts = [*_data(group), group.task.replace("_", " ")]
     if test:
         parts.append(f"{test} test rows")
     shared = [key for key in ("model", "seed") if key not in group.varying()]
-    parts += [f"{key} {group.names(key)[0]}" for key in shared]
-    return ", ".join(dict.fromkeys(parts))
+    known = [(key, group.names(key)[0]) for key in shared]
+    parts += [f"{key} {name}" for key, name in known if name is not None]
+    return ", ".join(part for part in dict.fromkeys(parts) if part)
+
+
+def _data(group: Group) -> list[str]:
+    """Which data the runs read: the choice, and the file where one was given for it."""
+    names = [str(name) for name in group.names("data") if name is not None]
+    known = [settings(run) for run in group.runs[:1]]
+    places = [one[key] for one in known for key in TESTED if one.get(key, "None") != "None"]
+    # What a choice reads by itself is a place such as hub:OWNER/NAME:SPLIT.
+    files = [place for place in places[:1] if ":" not in place]
+    return [*names, *("/".join(Path(file).parts[-2:]) for file in files)]
 
 
 def marks(group: Group) -> list[str]:

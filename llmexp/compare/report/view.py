@@ -58,7 +58,7 @@ def view(study: Study, place: int) -> dict[str, Any]:
             {"name": a.name, "at": i, "colour": i % COLOURS} for i, a in enumerate(study.arms)
         ],
         "lines": conclusions(study),
-        "remarks": [*remarks(study), *footnotes(study.group)],
+        "remarks": [*remarks(study), *footnotes(study.group, None)],
         "scatter": quality_against_cost(study, f"{prefix}cost-") if study.front() else None,
         "curves": learning_curves(study, f"{prefix}curve-"),
         "table": _arms(study),
