@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import re
 from pathlib import Path
 from typing import Any
@@ -9,7 +11,7 @@ from typing import Any
 import pytest
 
 from llmexp.compare import command as compare
-from tests.test_compare import printed, result, written
+from tests.test_compare import answered, marks, printed, result, written
 
 
 @pytest.fixture(autouse=True)
@@ -59,6 +61,84 @@ def test_a_title_names_the_file_where_the_choice_does_not(
     assert titles[0].startswith("classification, sst2/test.csv, 50 test rows")
     assert titles[1].startswith("classification, trec.csv, 50 test rows")
     assert titles[2].startswith("topics, classification, 50 test rows")
+
+
+def three(folder: Path, **changes: Any) -> str:
+    """Three arms of three seeds; what they cost is the same."""
+    for strategy, share in (("partial_finetune", 0.9), ("lora", 0.7), ("zero_shot", 0.5)):
+        answered(folder, strategy, [marks(share, flipped=n) for n in range(3)], **changes)
+    return str(folder)
+
+
+def test_every_form_says_where_all_pairs_stand(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = three(tmp_path / "runs")
+    for form in ([], ["--markdown"]):
+        said = " ".join(printed([path, *form], capsys).split())
+        assert "(2 of 3 pairs, the best with the others; --pairs or --html for all)" in said
+        assert "p by Holm's correction for 3 pairs, intervals of a pair alone" in said
+    assert compare.main([path, "--csv"]) == 0
+    assert "every pair with its verdict: --pairs" in capsys.readouterr().err
+    assert "--pairs" in printed([path, "--parquet", str(tmp_path / "all.parquet")], capsys)
+    page = paged(path, tmp_path)
+    assert "every pair is below" in page and "95 % (this pair alone)" in page
+    assert "corrected for all 3 pairs together" in page
+
+
+def test_pairs_are_a_table_for_other_programs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = three(tmp_path)
+    rows = list(csv.DictReader(io.StringIO(printed([path, "--pairs"], capsys))))
+    (study,) = compare.studied(compare.find(tmp_path))
+    assert len(rows) == 3
+    for row, verdict in zip(rows, study.evidence.verdicts, strict=True):
+        assert (row["first"], row["second"]) == (verdict.first, verdict.second)
+        assert row["verdict"] == verdict.sentence
+        assert float(row["p_holm"]) == verdict.p
+        assert float(row["low"]) < float(row["difference"]) < float(row["high"])
+
+
+PRICED = {
+    "fit_seconds": 10.0,
+    "total_seconds": 20.0,
+    "tokens_per_second": 1234.0,
+    "peak_memory_mb": 2048.0,
+    "trainable_parameters": 341_000,
+    "estimated_flops": 5.6e12,
+    "money": 0.0123,
+    "energy_kwh": 0.456,
+}
+
+
+def test_every_price_stands_beside_the_quality(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In 80 columns what is decided by stays, and a line names what does not fit."""
+    path = three(tmp_path / "runs", cost=PRICED)
+    markdown = printed([path, "--markdown"], capsys)
+    for title in ("total", "money", "kWh", "tokens/s", "FLOPs"):
+        assert f" {title} |" in markdown.splitlines()[2]
+    shown = ("20.0s", "0.0123", "0.456", "1.23k", "5.6e+12")
+    out = printed([path], capsys)
+    page = paged(path, tmp_path)
+    for text in shown:
+        assert f"| {text} |" in markdown and f">{text}</td>" in page
+    table = out[: out.index("best:")].splitlines()
+    assert max(map(len, table)) <= 80 and "partial_finetune" in out
+    for title in ("95 %", "total", "money", "kWh", "trained", "memory"):
+        assert title in table[1]
+    assert "FLOPs" not in table[1]
+    assert "no room for FLOPs, tokens/s" in out
+
+
+def test_a_wide_terminal_has_room_for_all(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "150")
+    out = printed([written(tmp_path, result("lora", 0.9, cost=PRICED))], capsys)
+    assert "FLOPs" in out and "5.6e+12" in out and "no room" not in out
 
 
 def test_a_page_names_every_run_that_is_left_out(

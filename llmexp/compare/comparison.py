@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from llmexp.compare.figures import memory, number, seconds, short
+from llmexp.compare.figures import number
+from llmexp.compare.price import TITLES, amount, price, recorded
 from llmexp.compare.settings import settings
 from llmexp.compare.tokens import per_token, vocabularies
 from llmexp.errors import UserError, did_you_mean
-from llmexp.jobs.price import charged_seconds
 from llmexp.metrics import lower_is_better
 
 Result = dict[str, Any]
@@ -119,7 +119,12 @@ def columns(group: Group) -> list[str]:
     titles = ["strategy"]
     titles += group.varying()
     titles += [name.removeprefix("test/") for name in group.metrics()]
-    return [*titles, "train", "total", "trained", "memory"]
+    return [*titles, *(TITLES[name] for name in prices(group))]
+
+
+def prices(group: Group) -> list[str]:
+    """The prices that get a column."""
+    return recorded([price(run) for run in group.runs])
 
 
 def rows(group: Group) -> list[list[str]]:
@@ -147,14 +152,11 @@ def order(metrics: dict[str, Any], metric: str) -> tuple[bool, float]:
 
 
 def _cells(group: Group, run: Result, mark: int | None) -> list[str]:
-    cost = run["cost"]
+    cost = price(run)
     cells = [run["strategy"] if mark is None else f"{run['strategy']} ({mark})"]
     cells += [str(run[name]) for name in group.varying()]
     cells += [number(run["metrics"].get(name)) for name in group.metrics()]
-    # Features that were computed before cost what they cost then: a warm cache is not free.
-    training = cost["fit_seconds"] + cost.get("prefix_seconds", 0.0)
-    cells += [seconds(training), seconds(charged_seconds(cost))]
-    return [*cells, short(cost["trainable_parameters"]), memory(cost["peak_memory_mb"])]
+    return [*cells, *(amount(name, cost[name]) for name in prices(group))]
 
 
 def baselines(group: Group) -> list[dict[str, Any]]:
@@ -169,7 +171,7 @@ def baselines(group: Group) -> list[dict[str, Any]]:
 def _baseline_cells(group: Group, baseline: dict[str, Any]) -> list[str]:
     blank = [""] * len(group.varying())
     values = [number(baseline.get(name)) for name in group.metrics()]
-    return ["(baseline)", *blank, *values, "", "", "", ""]
+    return ["(baseline)", *blank, *values, *[""] * len(prices(group))]
 
 
 def title(group: Group) -> str:

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from llmexp.compare import comparison
-from llmexp.compare.conclusions import amount, conclusions, remarks
+from llmexp.compare.conclusions import conclusions, remarks
 from llmexp.compare.figures import number
 from llmexp.compare.footnotes import footnotes
-from llmexp.compare.price import PRICES, mean_price, price
+from llmexp.compare.price import PRICES, TITLES, amount, mean_price, price, recorded
 from llmexp.compare.report.errors import errors
 from llmexp.compare.report.examples import examples
 from llmexp.compare.report.pictures import learning_curves, quality_against_cost
@@ -18,18 +18,6 @@ from llmexp.compare.settings import differences
 from llmexp.compare.study import Study
 from llmexp.compare.table import bounds
 from llmexp.metrics import lower_is_better
-
-TITLES = {
-    "train_seconds": "train",
-    "total_seconds": "total",
-    "tokens_per_second": "tokens/s",
-    "peak_memory_mb": "memory",
-    "trainable_parameters": "trained",
-    "estimated_flops": "FLOPs",
-    "money": "money",
-    "energy_kwh": "kWh",
-}
-
 
 # Metrics in the table of arms; the table of runs has all.
 FEW = 3
@@ -57,7 +45,7 @@ def view(study: Study, place: int) -> dict[str, Any]:
         "arms": [
             {"name": a.name, "at": i, "colour": i % COLOURS} for i, a in enumerate(study.arms)
         ],
-        "lines": conclusions(study),
+        "lines": conclusions(study, "every pair is below"),
         "remarks": [*remarks(study), *footnotes(study.group, None)],
         "scatter": quality_against_cost(study, f"{prefix}cost-") if study.front() else None,
         "curves": learning_curves(study, f"{prefix}curve-"),
@@ -88,14 +76,9 @@ def _metrics(study: Study) -> list[str]:
     return list(dict.fromkeys([study.group.metric, *telling]))
 
 
-def _prices(every: list[dict[str, float | None]]) -> list[str]:
-    """Prices that some row has; nothing else gets a column."""
-    return [name for name in PRICES if any(one[name] is not None for one in every)]
-
-
 def _arms(study: Study) -> dict[str, Any]:
     metrics, prices = _metrics(study)[:FEW], [mean_price(arm) for arm in study.arms]
-    shown = _prices(prices)
+    shown = recorded(prices)
     first, *rest = [name.removeprefix("test/") for name in metrics]
     columns = ["", "arm", "seeds", first, "95 %", *rest, *(TITLES[name] for name in shown)]
     front = {arm.name for arm in study.front()}
@@ -121,7 +104,7 @@ def _runs(study: Study) -> dict[str, Any]:
     metrics = _metrics(study)
     facts = [(i, arm, run) for i, arm in enumerate(study.arms) for run in arm.runs]
     prices = [price(run) for _, _, run in facts]
-    shown = _prices(prices)
+    shown = recorded(prices)
     columns = ["arm", "seed", *(name.removeprefix("test/") for name in metrics)]
     columns += [*(TITLES[name] for name in shown), "folder"]
     rows = []
@@ -150,7 +133,10 @@ def _pairs(study: Study) -> dict[str, Any]:
         ]
         rows.append({"arm": at[first], "other": at[second], "cells": cells})
     name = "points" if rows and study.evidence.verdicts[0].sample.bounded else "difference"
-    return {"columns": ["verdict", name, "95 %", "p (Holm)", "test"], "rows": rows}
+    return {
+        "columns": ["verdict", name, "95 % (this pair alone)", "p (Holm)", "test"],
+        "rows": rows,
+    }
 
 
 def _settings(study: Study) -> dict[str, Any]:
