@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from llmexp.compare import command as compare
+from llmexp.jobs.results import write_result
 from tests.test_compare import answered, marks, printed, result, written
 
 
@@ -139,6 +141,40 @@ def test_a_wide_terminal_has_room_for_all(
     monkeypatch.setenv("COLUMNS", "150")
     out = printed([written(tmp_path, result("lora", 0.9, cost=PRICED))], capsys)
     assert "FLOPs" in out and "5.6e+12" in out and "no room" not in out
+
+
+def test_seeds_that_did_not_complete_are_counted_and_drawn(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Else "two seeds" reads as if nobody had tried a third."""
+    path = three(tmp_path / "runs")
+    for n in (0, 1, 2):
+        curve(tmp_path / "runs" / f"lora_{n}", 30)
+    changes = {"status": "diverged", "reason": "the loss is [nan]", "metrics": {}}
+    early = {"status": "failed", "fingerprint": {}, "metrics": {}, "reason": "killed"}
+    for name, one in (
+        ("again", result("lora", None, seed=1, **changes)),
+        ("nan", result("lora", None, seed=3, **changes)),
+        ("early", result("lora", None, seed=4, **early)),
+        ("other", result("qlora", None, seed=0, **changes)),
+    ):
+        (tmp_path / "runs" / name).mkdir()
+        write_result(tmp_path / "runs" / name, one)
+    note = "lora: 2 of 5 seeds did not complete (seed 4 failed, seed 3 diverged); the mean is over"
+    assert note in " ".join(printed([path], capsys).split())
+    plain = paged(path, tmp_path)
+    assert note in plain and plain.count('class="arm arm-1"') and "stroke-dasharray" not in plain
+    curve(tmp_path / "runs" / "nan", 20)
+    dashed = paged(path, tmp_path).count("stroke-dasharray")
+    # In both shapes of the picture.
+    assert dashed == 2
+    curve(tmp_path / "runs" / "other", 20)
+    assert paged(path, tmp_path).count("stroke-dasharray") == 4
+
+
+def curve(folder: Path, steps: int) -> None:
+    lines = [json.dumps({"step": n, "train/loss": 1 / (n + 1)}) for n in range(steps)]
+    (folder / "metrics.jsonl").write_text("\n".join(lines) + "\n")
 
 
 def test_a_page_names_every_run_that_is_left_out(

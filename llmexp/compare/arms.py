@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,8 @@ class Arm:
 
     name: str
     runs: list[Result]
+    lost: list[Result] = field(default_factory=list)
+    """Runs of other seeds that did not complete, one a seed."""
     notes: tuple[str, ...] = ()
     """What a reader must know about how they were gathered."""
 
@@ -41,7 +43,9 @@ class Arm:
         return sum(found) / len(found) if found else None
 
 
-def arms(runs: list[Result], by: list[str] | None = None) -> list[Arm]:
+def arms(
+    runs: list[Result], by: list[str] | None = None, unfinished: list[Result] | None = None
+) -> list[Arm]:
     """In order of first appearance; `by` names keys whose equality is enough."""
     apart: dict[Any, list[Result]] = {}
     for run in runs:
@@ -49,14 +53,52 @@ def arms(runs: list[Result], by: list[str] | None = None) -> list[Arm]:
         apart.setdefault(key, []).append(run)
     names = [" ".join(key) for key in apart] if by else _names(list(apart.values()))
     made = zip(_numbered(names), apart.values(), strict=True)
-    return [_arm(name, members) for name, members in made]
+    found = [_arm(name, members) for name, members in made]
+    return _with_lost(found, unfinished or [], by)
 
 
 def _identity(run: Result) -> tuple[Any, ...]:
     """Everything that can change a number, the train rows included; not the seed."""
-    rows = tuple(sorted(run.get("fingerprint", {}).items()))
+    return (tuple(sorted(run.get("fingerprint", {}).items())), *_set(run))
+
+
+def _set(run: Result) -> tuple[Any, ...]:
+    """What is known of a run from its first moment: it may end before its rows are read."""
     shown = tuple(str(run.get(key)) for key in ("strategy", "model", "data"))
-    return (*shown, rows, *sorted(settings(run).items()))
+    return (*shown, *sorted(settings(run).items()))
+
+
+def _with_lost(found: list[Arm], unfinished: list[Result], by: list[str] | None) -> list[Arm]:
+    """The arms with the seeds that they lack, so that nobody takes the rest for all of them."""
+    if not unfinished or not found:
+        return found
+    every = [run for arm in found for run in arm.runs]
+
+    def key(run: Result) -> tuple[Any, ...]:
+        return tuple(value_of(run, name, every) for name in by) if by else _set(run)
+
+    at: dict[Any, list[dict[Any, Result]]] = {}
+    lost: list[dict[Any, Result]] = [{} for _ in found]
+    for arm, mine in zip(found, lost, strict=True):
+        at.setdefault(key(arm.runs[0]), []).append(mine)
+    for run in unfinished:
+        theirs = at.get(key(run), [])
+        if len(theirs) == 1:
+            theirs[0][run.get("seed")] = run
+    return [_lacking(arm, mine) for arm, mine in zip(found, lost, strict=True)]
+
+
+def _lacking(arm: Arm, lost: dict[Any, Result]) -> Arm:
+    known = {run.get("seed") for run in arm.runs}
+    lost = {seed: run for seed, run in lost.items() if seed not in known}
+    if not lost:
+        return arm
+    each = ", ".join(f"seed {seed} {run['status']}" for seed, run in lost.items())
+    note = (
+        f"{arm.name}: {len(lost)} of {len(lost) + len(known)} seeds did not complete ({each}); "
+        "the mean is over the others"
+    )
+    return replace(arm, lost=list(lost.values()), notes=(*arm.notes, note))
 
 
 def value_of(run: Result, key: str, runs: list[Result]) -> str:
@@ -136,7 +178,7 @@ def _arm(name: str, members: list[Result]) -> Arm:
     if len(kept) < len(members):
         repeats = len(members) - len(kept)
         notes.append(f"{name}: {repeats} of its runs repeat a seed; the latest of each counts")
-    return Arm(name, sorted(kept, key=lambda run: str(run.get("seed"))), tuple(notes))
+    return Arm(name, sorted(kept, key=lambda run: str(run.get("seed"))), notes=tuple(notes))
 
 
 def _mixed(name: str, runs: list[Result]) -> str:

@@ -60,7 +60,9 @@ def studied(
     results: list[Result], metric: str | None = None, by: list[str] | None = None
 ) -> list[Study]:
     """One study for each test set."""
-    return [study(group, by) for group in comparison.groups(results, metric)]
+    found = comparison.groups(results, metric)
+    early = [run for group in found if not group.fingerprint for run in group.unfinished]
+    return [study(group, by, early if group.fingerprint else None) for group in found]
 
 
 def table(results: list[Result], metric: str | None = None) -> None:

@@ -17,6 +17,9 @@ from llmexp.metrics import lower_is_better
 NEAR = 0.01
 
 
+Result = dict[str, Any]
+
+
 @dataclass(frozen=True)
 class Study:
     """`arms` are best first by the mean of `group.metric`."""
@@ -74,9 +77,12 @@ class Study:
         return [verdict for verdict in pairs if verdict is not None]
 
 
-def study(group: Group, by: list[str] | None = None) -> Study:
-    """Gather, rank and judge the completed runs of one test set."""
-    found = arms(group.runs, by)
+def study(group: Group, by: list[str] | None = None, early: list[Result] | None = None) -> Study:
+    """Gather, rank and judge the completed runs of one test set.
+
+    `early` ended before their rows were read: what they would have been tested on is not known.
+    """
+    found = arms(group.runs, by, [*(early or []), *group.unfinished])
 
     def rank(arm: Arm) -> tuple[Any, ...]:
         value = arm.mean("metrics", group.metric)
