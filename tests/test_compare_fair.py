@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from omegaconf import OmegaConf
 from llmexp.compare import command as compare
 from llmexp.compare.arms import arms
 from llmexp.compare.evidence import evidence
+from llmexp.compare.measures import measures
 from llmexp.compare.settings import settings
 from llmexp.compare.statistics.difference import difference
 from llmexp.compare.statistics.sample import Sample
@@ -46,6 +49,79 @@ def test_other_settings_of_one_seed_are_never_thrown_away(
         compare.main([str(tmp_path), "--by", "strategy"])
     out = printed([str(tmp_path), "--by", "strategy,strategy.rank"], capsys)
     assert "0.9000" in out and "0.6000" in out and "0.5000" in out
+
+
+def test_arms_that_differ_in_many_keys_have_names_of_their_own(tmp_path: Path) -> None:
+    """Four keys of two values: sixteen arms, each with its interval, and every pair of them."""
+    keys = ("optim.learning_rate", "strategy.rank", "strategy.alpha", "model.dropout")
+    for n, values in enumerate(itertools.product((1, 2), repeat=4)):
+        lines = [f"{key}={value}" for key, value in zip(keys, values, strict=True)]
+        answered(tmp_path / str(n), "lora", [marks(0.5 + 0.02 * n)], overrides=lines)
+    (study,) = compare.studied(compare.find(tmp_path))
+    assert len({arm.name for arm in study.arms}) == len(study.arms) == 16
+    assert len(study.evidence.intervals) == 16 and len(study.evidence.verdicts) == 120
+    for arm in study.arms:
+        found = study.interval(arm)
+        assert found is not None and found.mean == pytest.approx(study.quality(arm))
+
+
+def test_arms_that_read_other_rows_or_share_words_have_names_of_their_own(tmp_path: Path) -> None:
+    """The train file was edited between two sweeps; and `--by` may join values to one text."""
+    for n, (rank, rows) in enumerate(itertools.product((1, 2), ("before", "after"))):
+        facts = {
+            "overrides": [f"strategy.rank={rank}"],
+            "fingerprint": {"test": "a", "train": rows},
+        }
+        answered(tmp_path / str(n), "lora", [marks(0.5 + 0.1 * n)], **facts)
+    (study,) = compare.studied(compare.find(tmp_path))
+    assert len({arm.name for arm in study.arms}) == len(study.arms) == 4
+    assert study.arms[0].name == "lora rank=2 train rows=after"
+    joined = [
+        result("lora", 0.5, overrides=[f"a={a}", f"b={b}"]) for a, b in (("x y", "z"), ("x", "y z"))
+    ]
+    names = [arm.name for arm in arms(joined, ["a", "b"])]
+    assert names == ["x y z #1", "x y z #2"]
+
+
+def test_a_mean_and_its_interval_are_of_the_same_runs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One seed of three without answers: the mean is over three, so two of them prove nothing."""
+    answered(tmp_path, "lora", [marks(0.9), marks(0.9), marks(0.3)])
+    answered(tmp_path, "zero_shot", [marks(0.7), marks(0.7), marks(0.7)])
+    answered(tmp_path, "head_only", [marks(0.6), marks(0.6), marks(0.6)])
+    (tmp_path / "lora_2" / "predictions.jsonl").unlink()
+    lacking = json.loads((tmp_path / "head_only_2" / "result.json").read_text())
+    write_result(tmp_path / "head_only_2", lacking | {"metrics": {"test/loss": 1.0}})
+    said = " ".join(printed([str(tmp_path)], capsys).split())
+    assert "lora 3 0.7000 - " in said
+    assert "lora: 1 of 3 runs cannot be tested, so the arm has neither interval nor" in said
+    assert "head_only 2 0.6000 0.5" in said
+    (study,) = compare.studied(compare.find(tmp_path))
+    assert [(v.first, v.second) for v in study.evidence.verdicts] == [("zero_shot", "head_only")]
+    for arm, found in study.evidence.intervals.items():
+        assert found.low <= (study.quality(arm) or 0.0) <= found.high
+
+
+def test_a_label_that_some_tables_lack_is_no_error(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A failed run has no labels, and other rows may have others."""
+    answered(tmp_path, "lora", [marks(0.9)])
+    other = result("lora", 0.5, fingerprint={"test": "b"})
+    other["metrics"] |= {"test/f1/great": 0.5}
+    failed = {"schema": 1, "status": "failed", "reason": "killed by signal 9"}
+    for name, one in (("other", other), ("failed", failed)):
+        (tmp_path / name).mkdir()
+        write_result(tmp_path / name, one)
+    for metric in ("test/f1/yes", "test/f1/great"):
+        assert "killed by signal 9" in printed([str(tmp_path), "--metric", metric], capsys)
+
+
+def test_an_answer_that_is_no_label_counts_for_none() -> None:
+    (measure,) = measures("test/f1/yes", ["no", "yes"])
+    rows = [{"reference": "yes", "prediction": said} for said in ("yes", "perhaps", None)]
+    assert measure.value(measure.parts(rows).mean(axis=0)) == pytest.approx(0.5)
 
 
 def test_of_equal_runs_the_one_that_ended_last_counts(tmp_path: Path) -> None:
@@ -188,6 +264,35 @@ def test_where_seeds_limit_seeds_are_what_is_needed() -> None:
         for _ in range(200)
     ]
     assert 0.7 <= sum(found) / 200 <= 0.9
+
+
+@pytest.mark.parametrize(
+    ("seeds", "both", "examples", "said"),
+    [
+        (0.02, 0.20, 0.0, r"about 5 seeds of each would be needed"),
+        (0.01, 0.20, 0.0, r"about 5 seeds of each or 520 more test examples would be needed"),
+        (0.00, 0.01, 1.0, r"\d+ more test examples would be needed"),
+    ],
+)
+def test_of_two_ways_the_shorter_one_is_named_first(
+    seeds: float, both: float, examples: float, said: str
+) -> None:
+    """A difference just too small to be seen; what hides it says what is needed.
+
+    No thousands of examples where two more seeds are enough, and a way that takes ten times as
+    much is not named at all.
+    """
+    generator = np.random.default_rng(2)
+    noise = generator.normal(0, both, (6, 300))
+    noise += np.repeat(generator.normal(0, examples, (2, 300)), 3, axis=0)
+    noise -= noise.mean(axis=1, keepdims=True)
+    noise += np.array([1.0, 0.0, -1.0] * 2)[:, None] * seeds
+    for step in np.geomspace(1.0, 1e-4, 400):
+        scores = noise + step * np.array([1.0] * 3 + [0.0] * 3)[:, None]
+        sample = Sample.of_scores(scores, bounded=False)
+        if difference(sample, [0, 1, 2], [3, 4, 5]).p > 0.06:
+            break
+    assert re.search(rf": {said}$", verdict(sample, [0, 1, 2], [3, 4, 5]))
 
 
 def test_one_point_behind_is_within_one_point() -> None:

@@ -10,7 +10,11 @@ if TYPE_CHECKING:
 Result = dict[str, Any]
 
 
-def why_apart(found: list[Group]) -> str:
+# So many runs are named in a line of a terminal; a page names all.
+MOST = 3
+
+
+def why_apart(found: list[Group], most: int | None = MOST) -> str:
     """Which runs are not compared with the others, and why; "" where all are."""
     tables = [group for group in found if group.runs]
     if len(tables) < 2:
@@ -25,12 +29,12 @@ def why_apart(found: list[Group]) -> str:
         if group.fingerprint != first.fingerprint:
             rows_ = [one.fingerprint[:8] or "none" for one in (group, first)]
             why.append(f"were tested on rows {rows_[0]}, not {rows_[1]}")
-        lines.append(f"  table {number_}: {listed(group.runs)} {' and '.join(why)}")
+        lines.append(f"  table {number_}: {listed(group.runs, most)} {' and '.join(why)}")
     return "\n".join(lines)
 
 
-def listed(runs: list[Result], most: int = 3) -> str:
-    """Runs by their folder, or by what they are."""
+def listed(runs: list[Result], most: int | None = MOST) -> str:
+    """Runs by their folder, or by what they are: all, or `most` of them."""
     names = [str(run.get("folder") or f"{run['strategy']} seed {run['seed']}") for run in runs]
-    rest = len(names) - most
-    return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")
+    rest = len(names[most:]) if most is not None else 0
+    return ", ".join(names[:most]) + (f" and {rest} more (--html names all)" if rest else "")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,9 +41,12 @@ def main(argv: list[str]) -> int:
         print(f"{page}: {len(results)} runs; open it in a browser")
     elif args.parquet:
         text.write_parquet(studies, Path(args.parquet))
-        print(f"{len(results)} runs are in {args.parquet}")
+        print(f"{len(results)} runs are in {args.parquet}; --pairs has what is proven")
     elif args.csv:
         print(text.csv_text(studies), end="")
+        print("every pair with its verdict: --pairs", file=sys.stderr)
+    elif args.pairs:
+        print(text.pairs_text(studies), end="")
     elif args.markdown:
         print(text.markdown_text(studies), end="")
     elif args.svg:
@@ -56,7 +60,9 @@ def studied(
     results: list[Result], metric: str | None = None, by: list[str] | None = None
 ) -> list[Study]:
     """One study for each test set."""
-    return [study(group, by) for group in comparison.groups(results, metric)]
+    found = comparison.groups(results, metric)
+    early = [run for group in found if not group.fingerprint for run in group.unfinished]
+    return [study(group, by, early if group.fingerprint else None) for group in found]
 
 
 def table(results: list[Result], metric: str | None = None) -> None:
@@ -97,6 +103,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--csv", action="store_true", help="every column, for other programs")
+    form.add_argument("--pairs", action="store_true", help="the verdict on every pair, as CSV")
     form.add_argument("--markdown", action="store_true", help="a table for a document")
     form.add_argument("--svg", action="store_true", help="the table as a picture")
     form.add_argument("--html", metavar="FILE", help="a page with tables, pictures and examples")
@@ -113,8 +120,8 @@ def _print(studies: Iterable[Study], console: Console | None = None) -> None:
     if apart:
         console.print(apart, soft_wrap=True, markup=False)
     for one in studies:
-        shown = table_of(one)
-        console.print(text.rich_table(shown))
+        shown = table_of(one).fitting(console.width)
+        console.print(text.rich_table(shown, console.width))
         for line in [*shown.notes, *remarks(one)]:
             console.print(line, soft_wrap=True, markup=False)
         for line in conclusions(one):

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from llmexp.compare.figures import memory, number, seconds, short
+from llmexp.compare.figures import number
+from llmexp.compare.price import TITLES, amount, price, recorded
+from llmexp.compare.settings import settings
 from llmexp.compare.tokens import per_token, vocabularies
 from llmexp.errors import UserError, did_you_mean
-from llmexp.jobs.price import charged_seconds
 from llmexp.metrics import lower_is_better
 
 Result = dict[str, Any]
@@ -28,6 +30,8 @@ METRICS = (
 # Columns of metrics; one less for each of model and seed, so that 80 characters are enough.
 SHOWN = 3
 CHOICES = ("strategy", "model", "data", "seed", "name", "resume")
+# Where the test rows are from: of a test file, else a part of the train file.
+TESTED = ("data.test", "data.train")
 UNMEASURED = ("hydra", "tracking", "tags")
 
 
@@ -115,7 +119,12 @@ def columns(group: Group) -> list[str]:
     titles = ["strategy"]
     titles += group.varying()
     titles += [name.removeprefix("test/") for name in group.metrics()]
-    return [*titles, "train", "total", "trained", "memory"]
+    return [*titles, *(TITLES[name] for name in prices(group))]
+
+
+def prices(group: Group) -> list[str]:
+    """The prices that get a column."""
+    return recorded([price(run) for run in group.runs])
 
 
 def rows(group: Group) -> list[list[str]]:
@@ -143,14 +152,11 @@ def order(metrics: dict[str, Any], metric: str) -> tuple[bool, float]:
 
 
 def _cells(group: Group, run: Result, mark: int | None) -> list[str]:
-    cost = run["cost"]
+    cost = price(run)
     cells = [run["strategy"] if mark is None else f"{run['strategy']} ({mark})"]
     cells += [str(run[name]) for name in group.varying()]
     cells += [number(run["metrics"].get(name)) for name in group.metrics()]
-    # Features that were computed before cost what they cost then: a warm cache is not free.
-    training = cost["fit_seconds"] + cost.get("prefix_seconds", 0.0)
-    cells += [seconds(training), seconds(charged_seconds(cost))]
-    return [*cells, short(cost["trainable_parameters"]), memory(cost["peak_memory_mb"])]
+    return [*cells, *(amount(name, cost[name]) for name in prices(group))]
 
 
 def baselines(group: Group) -> list[dict[str, Any]]:
@@ -165,18 +171,29 @@ def baselines(group: Group) -> list[dict[str, Any]]:
 def _baseline_cells(group: Group, baseline: dict[str, Any]) -> list[str]:
     blank = [""] * len(group.varying())
     values = [number(baseline.get(name)) for name in group.metrics()]
-    return ["(baseline)", *blank, *values, "", "", "", ""]
+    return ["(baseline)", *blank, *values, *[""] * len(prices(group))]
 
 
 def title(group: Group) -> str:
     """What all runs of a group share."""
     test = next((r["examples"].get("test") for r in group.runs if r.get("examples")), None)
-    parts = [", ".join(str(n) for n in group.names("data")), group.task.replace("_", " ")]
+    parts = [*_data(group), group.task.replace("_", " ")]
     if test:
         parts.append(f"{test} test rows")
     shared = [key for key in ("model", "seed") if key not in group.varying()]
-    parts += [f"{key} {group.names(key)[0]}" for key in shared]
-    return ", ".join(dict.fromkeys(parts))
+    known = [(key, group.names(key)[0]) for key in shared]
+    parts += [f"{key} {name}" for key, name in known if name is not None]
+    return ", ".join(part for part in dict.fromkeys(parts) if part)
+
+
+def _data(group: Group) -> list[str]:
+    """Which data the runs read: the choice, and the file where one was given for it."""
+    names = [str(name) for name in group.names("data") if name is not None]
+    known = [settings(run) for run in group.runs[:1]]
+    places = [one[key] for one in known for key in TESTED if one.get(key, "None") != "None"]
+    # What a choice reads by itself is a place such as hub:OWNER/NAME:SPLIT.
+    files = [place for place in places[:1] if ":" not in place]
+    return [*names, *("/".join(Path(file).parts[-2:]) for file in files)]
 
 
 def marks(group: Group) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from llmexp.compare.figures import number, seconds, short
+from llmexp.compare.figures import number, seconds
 from llmexp.compare.price import mean_price
 from llmexp.compare.study import Study
 from llmexp.metrics import lower_is_better
@@ -11,11 +11,12 @@ from llmexp.metrics import lower_is_better
 SHOWN = 12
 
 
-def conclusions(study: Study) -> list[str]:
-    """Who is better than whom, and what is cheap and good."""
-    lines = [verdict.sentence for verdict in study.against_best()]
-    hidden = len(lines) - SHOWN
-    lines = lines[:SHOWN] + ([f"and {hidden} more (--html shows all)"] if hidden > 0 else [])
+def conclusions(study: Study, rest: str = "--pairs or --html for all") -> list[str]:
+    """Who is better than whom, and what is cheap and good; `rest` says where all pairs stand."""
+    lines = [verdict.sentence for verdict in study.against_best()[:SHOWN]]
+    pairs = len(study.evidence.pairs)
+    if pairs > len(lines):
+        lines.append(f"({len(lines)} of {pairs} pairs, the best with the others; {rest})")
     return [*lines, *how(study), *economy(study)]
 
 
@@ -27,9 +28,9 @@ def how(study: Study) -> list[str]:
     tests = " or ".join(dict.fromkeys(v.difference.test for v in verdicts))
     rest = f"({tests} on the same {study.evidence.examples:,} test examples"
     if len(verdicts) > 1:
-        rest += f", Holm's correction for {len(verdicts)} pairs"
-    once = [arm.name for arm in study.arms if arm.seeds == 1]
-    if len(once) == len(study.arms):
+        rest += f", p by Holm's correction for {len(verdicts)} pairs, intervals of a pair alone"
+    once = [arm.name for arm in study.evidence.intervals if study.seeds(arm) == 1]
+    if len(once) == len(study.evidence.intervals):
         return [rest + "; one seed each: this is about these runs, other seeds may differ)"]
     if once:
         return [rest + f"; one seed only of {', '.join(once)})"]
@@ -58,18 +59,3 @@ def economy(study: Study) -> list[str]:
 def remarks(study: Study) -> list[str]:
     """What was left out, and how runs were gathered."""
     return [*study.evidence.refused, *(note for arm in study.arms for note in arm.notes)]
-
-
-def amount(name: str, value: float | None) -> str:
-    """A price as a table shows it."""
-    if value is None:
-        return "-"
-    if name.endswith("_seconds"):
-        return seconds(value)
-    if name == "peak_memory_mb":
-        return f"{value / 1024:.1f} GB" if value >= 1024 else f"{value:.0f} MB"
-    if name in ("money", "energy_kwh"):
-        return f"{value:.3g}"
-    if name == "estimated_flops":
-        return f"{value:.2g}"
-    return short(round(value))

@@ -18,21 +18,25 @@ from llmexp.compare.statistics.sample import Sample
 from llmexp.compare.verdict import Verdict
 
 Result = dict[str, Any]
+Pair = tuple[Arm, Arm]
 
 
 @dataclass
 class Evidence:
     """Of the arms that could be judged; `refused` says of the others why not."""
 
-    intervals: dict[str, Interval] = field(default_factory=dict)
-    verdicts: list[Verdict] = field(default_factory=list)
+    intervals: dict[Arm, Interval] = field(default_factory=dict)
+    pairs: dict[Pair, Verdict] = field(default_factory=dict)
     refused: list[str] = field(default_factory=list)
     examples: int = 0
 
-    def of(self, first: str, second: str) -> Verdict | None:
+    @property
+    def verdicts(self) -> list[Verdict]:
+        return list(self.pairs.values())
+
+    def of(self, first: Arm, second: Arm) -> Verdict | None:
         """The verdict on two arms, whichever way round it was asked."""
-        asked = {first, second}
-        return next((v for v in self.verdicts if {v.first, v.second} == asked), None)
+        return self.pairs.get((first, second)) or self.pairs.get((second, first))
 
 
 def evidence(arms: list[Arm], metric: str, apart: list[list[Result]] | None = None) -> Evidence:
@@ -47,32 +51,52 @@ def evidence(arms: list[Arm], metric: str, apart: list[list[Result]] | None = No
     if scored is None:
         return found
     sample, at = scored
-    judged = {arm.name: [at[r["folder"]] for r in arm.runs if r["folder"] in at] for arm in arms}
-    places = {name: rows for name, rows in judged.items() if rows}
+    places = _places(arms, at, metric, found.refused)
     found.examples = sample.examples
-    found.intervals = {name: interval(sample, rows) for name, rows in places.items()}
+    found.intervals = {arm: interval(sample, rows) for arm, rows in places.items()}
     part = {id(run): i for i, runs_ in enumerate(apart or [runs]) for run in runs_}
-    of = {arm.name: {part.get(id(run)) for run in arm.runs} for arm in arms}
+    of = {arm: {part.get(id(run)) for run in arm.runs} for arm in arms}
     pairs = [(a, b) for a, b in combinations(places, 2) if len(of[a] | of[b]) == 1]
-    found.verdicts = _verdicts(sample, places, pairs, metric)
+    found.pairs = _verdicts(sample, places, pairs, metric)
+    return found
+
+
+def _places(
+    arms: list[Arm], at: dict[str, int], metric: str, said: list[str]
+) -> dict[Arm, list[int]]:
+    """The rows of each arm in the sample, where all the runs that its mean is over have one."""
+    found = {}
+    for arm in arms:
+        measured = arm.measured(metric)
+        rows = [at[run["folder"]] for run in measured if run.get("folder") in at]
+        if rows and len(rows) == len(measured):
+            found[arm] = rows
+        elif rows:
+            lost = len(measured) - len(rows)
+            said.append(
+                f"{arm.name}: {lost} of {len(measured)} runs cannot be tested, so the arm has "
+                "neither interval nor verdict; its mean is over all of them"
+            )
     return found
 
 
 def _verdicts(
-    sample: Sample, places: dict[str, list[int]], pairs: list[tuple[str, str]], metric: str
-) -> list[Verdict]:
+    sample: Sample, places: dict[Arm, list[int]], pairs: list[Pair], metric: str
+) -> dict[Pair, Verdict]:
     compared = [difference(sample, places[a], places[b]) for a, b in pairs]
     adjusted = holm([d.p for d in compared])
-    return [
-        Verdict(a, b, d, p, metric, sample, (len(places[a]), len(places[b])), len(pairs))
-        for (a, b), d, p in zip(pairs, compared, adjusted, strict=True)
-    ]
+    seeds = [(len(places[a]), len(places[b])) for a, b in pairs]
+    return {
+        (a, b): Verdict(a.name, b.name, d, p, metric, sample, n, len(pairs))
+        for (a, b), d, p, n in zip(pairs, compared, adjusted, seeds, strict=True)
+    }
 
 
 def _scored(
     runs: list[Result], metric: str
 ) -> tuple[tuple[Sample, dict[str, int]] | None, list[str]]:
-    """The runs as rows of one sample, and what was left out."""
+    """The runs that have the metric as rows of one sample, and what was left out."""
+    runs = [run for run in runs if run["metrics"].get(metric) is not None]
     for measure in measures(metric, labels_of(runs)):
         given = {str(run["folder"]): read(run, measure) for run in runs if "folder" in run}
         if not any(given.values()):

@@ -35,6 +35,8 @@ class Measure:
 def measures(metric: str, labels: list[str]) -> list[Measure]:
     """The ways in which a metric may follow from what runs keep; none for one that is not ours."""
     name = metric.rpartition("/")[2] if not metric.startswith("test/f1/") else metric[5:]
+    if name.startswith("f1/") and name[3:] not in labels:
+        return []
     if name.startswith("f1/") or name in MACRO:
         value = MACRO.get(name) or partial(_f1_of, at=labels.index(name[3:]))
         return [Measure(PREDICTIONS, partial(_counts, labels=labels), value)]
@@ -72,9 +74,11 @@ def _counts(rows: list[Row], labels: list[str]) -> Numbers:
     index = {name: i for i, name in enumerate(labels)}
     found = np.zeros((len(rows), 3, len(labels)))
     for i, row in enumerate(rows):
-        reference, prediction = index[row["reference"]], index[row["prediction"]]
-        found[i, 0, reference] = reference == prediction
-        found[i, 1, reference] = found[i, 2, prediction] = 1
+        # What is none of the labels counts for none of them.
+        for place, answer in ((1, row["reference"]), (2, row["prediction"])):
+            if answer in index:
+                found[i, place, index[answer]] = 1
+    found[:, 0] = found[:, 1] * found[:, 2]
     return found.reshape(len(rows), -1)
 
 

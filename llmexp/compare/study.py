@@ -17,6 +17,9 @@ from llmexp.metrics import lower_is_better
 NEAR = 0.01
 
 
+Result = dict[str, Any]
+
+
 @dataclass(frozen=True)
 class Study:
     """`arms` are best first by the mean of `group.metric`."""
@@ -33,8 +36,12 @@ class Study:
     def quality(self, arm: Arm) -> float | None:
         return arm.mean("metrics", self.group.metric)
 
+    def seeds(self, arm: Arm) -> int:
+        """How many runs the mean of an arm is over."""
+        return len(arm.measured(self.group.metric)) or arm.seeds
+
     def interval(self, arm: Arm) -> Interval | None:
-        return self.evidence.intervals.get(arm.name)
+        return self.evidence.intervals.get(arm)
 
     def front(self, key: str = "total_seconds") -> list[Arm]:
         """The arms that no other beats in quality without costing more: best first."""
@@ -66,13 +73,16 @@ class Study:
 
     def against_best(self) -> list[Verdict]:
         """The best arm against each of the others."""
-        pairs = [self.evidence.of(self.arms[0].name, arm.name) for arm in self.arms[1:]]
+        pairs = [self.evidence.of(self.arms[0], arm) for arm in self.arms[1:]]
         return [verdict for verdict in pairs if verdict is not None]
 
 
-def study(group: Group, by: list[str] | None = None) -> Study:
-    """Gather, rank and judge the completed runs of one test set."""
-    found = arms(group.runs, by)
+def study(group: Group, by: list[str] | None = None, early: list[Result] | None = None) -> Study:
+    """Gather, rank and judge the completed runs of one test set.
+
+    `early` ended before their rows were read: what they would have been tested on is not known.
+    """
+    found = arms(group.runs, by, [*(early or []), *group.unfinished])
 
     def rank(arm: Arm) -> tuple[Any, ...]:
         value = arm.mean("metrics", group.metric)

@@ -15,6 +15,7 @@ from llmexp.compare.conclusions import conclusions, remarks
 from llmexp.compare.price import price
 from llmexp.compare.study import Study
 from llmexp.compare.table import WORDS, Table, table
+from llmexp.compare.verdict import Verdict
 
 if TYPE_CHECKING:
     from rich import table as rich_tables
@@ -23,8 +24,14 @@ if TYPE_CHECKING:
 FACTS = ("name", "task", "strategy", "model", "data", "seed", "status", "reason")
 
 
-def rich_table(shown: Table) -> rich_tables.Table:
-    """Narrow enough for 80 columns; the first column gives way."""
+PAIRS = (
+    *("test_fingerprint", "metric", "first", "second", "verdict", "difference", "low", "high"),
+    *("p_holm", "test", "seeds_first", "seeds_second", "examples"),
+)
+
+
+def rich_table(shown: Table, width: int) -> rich_tables.Table:
+    """With room between columns where there is some; the first column gives way."""
     from rich import box
     from rich import table as rich_tables
     from rich.text import Text
@@ -36,7 +43,7 @@ def rich_table(shown: Table) -> rich_tables.Table:
         pad_edge=False,
         show_edge=False,
         collapse_padding=True,
-        padding=(0, 0 if shown.narrow else 1),
+        padding=(0, 0 if shown.width(2) > width else 1),
     )
     for name in shown.columns:
         made.add_column(
@@ -80,6 +87,24 @@ def csv_text(studies: list[Study]) -> str:
     writer.writeheader()
     writer.writerows(found)
     return out.getvalue()
+
+
+def pairs_text(studies: list[Study]) -> str:
+    """Every pair with its verdict; p is corrected for all pairs of a test set, bounds are not."""
+    out = io.StringIO()
+    writer = csv.DictWriter(out, PAIRS, lineterminator="\n")
+    writer.writeheader()
+    for study in studies:
+        for verdict in study.evidence.verdicts:
+            writer.writerow(dict(zip(PAIRS, _pair(study, verdict), strict=True)))
+    return out.getvalue()
+
+
+def _pair(study: Study, verdict: Verdict) -> list[Any]:
+    d = verdict.difference
+    told: list[Any] = [study.group.fingerprint, verdict.metric, verdict.first, verdict.second]
+    told += [verdict.sentence, d.mean, d.low, d.high, verdict.p, d.test, *verdict.seeds]
+    return [*told, verdict.sample.examples]
 
 
 def write_parquet(studies: list[Study], path: Path) -> None:

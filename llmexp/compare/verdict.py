@@ -16,6 +16,8 @@ LEVEL = 0.05
 POWER = 0.8
 # Beyond so many times what there is, more of it is no plan.
 FAR = 1000.0
+# A way that takes so many times the effort of another is not worth naming beside it.
+FARTHER = 10.0
 
 
 @dataclass(frozen=True)
@@ -70,22 +72,33 @@ class Verdict:
         d, count = self.difference, max(self.seeds)
         if d.alike:
             return "they answer alike"
-        spread, luck = d.spread, max(0.0, d.spread.between - d.spread.seeds)
+        ways = self._ways(count)
+        if ways:
+            enough = [way for times, way in ways if times <= FARTHER * ways[0][0]]
+            return f"{' or '.join(enough)} would be needed"
+        spread = d.spread
+        times = self._least(lambda k: (spread.variance / k, spread.between / k, k))
+        if times is not None and count > 1:
+            seeds, examples = _round(count * times), _round(self.sample.examples * times)
+            return f"about {seeds:,} seeds of each and {examples:,} test examples would be needed"
+        return f"any difference is below {self._amount(max(abs(d.low), abs(d.high)))}"
+
+    def _ways(self, count: int) -> list[tuple[float, str]]:
+        """More of one thing alone that would do: how many times as much, the least first."""
+        spread, found = self.difference.spread, []
+        luck = max(0.0, spread.between - spread.seeds)
         times = self._least(
             lambda k: (spread.examples / k + spread.seeds, spread.seeds + luck / k, 1.0)
         )
         if times is not None:
             more = _round(self.sample.examples * (times - 1))
-            return f"{more:,} more test examples would be needed"
-        times = self._least(lambda k: (spread.examples + spread.seeds / k, spread.between / k, k))
+            found.append((times, f"{more:,} more test examples"))
+        # Luck of seed and example together falls with seeds too; what all seeds share does not.
+        shared = spread.variance - spread.between
+        times = self._least(lambda k: (shared + spread.between / k, spread.between / k, k))
         if times is not None and count > 1:
-            return f"about {_round(count * times):,} seeds of each would be needed"
-        times = self._least(lambda k: (spread.variance / k, spread.between / k, k))
-        if times is not None and count > 1:
-            examples = _round(self.sample.examples * times)
-            seeds = _round(count * times)
-            return f"about {seeds:,} seeds of each and {examples:,} test examples would be needed"
-        return f"any difference is below {self._amount(max(abs(d.low), abs(d.high)))}"
+            found.append((times, f"about {_round(count * times):,} seeds of each"))
+        return sorted(found)
 
     def _least(self, effort: Callable[[float], tuple[float, float, float]]) -> float | None:
         """How many times the effort finds such a difference in four studies of five.

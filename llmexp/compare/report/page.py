@@ -31,7 +31,7 @@ def html_text(studies: list[Study]) -> str:
         style=Markup(style),  # noqa: S704  (our own file)
         script=Markup(script),  # noqa: S704
         policy=_policy(script),
-        apart=why_apart([study.group for study in studies]).splitlines(),
+        apart=why_apart([study.group for study in studies], None).splitlines(),
         studies=[view(study, i) for i, study in enumerate(shown)],
         unfinished=[r for study in studies for r in study.group.unfinished],
         raw=Markup,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from math import log
 from typing import Any
 
@@ -105,35 +106,58 @@ def _logarithmic(axes: Any) -> None:
 def learning_curves(study: Study, prefix: str) -> dict[str, str] | None:
     """Training loss and the validation metric over steps; None where no run logged any."""
     panels = _panels(study)
-    if not any(points for _, lines in panels for _, points in lines):
+    if not any(line.points for _, lines in panels for line in lines):
         return None
     return both(lambda _, figure, slim: _lines(panels, figure, slim), study, prefix, "Curves")
 
 
-def _panels(study: Study) -> list[tuple[str, list[tuple[int, Points]]]]:
+@dataclass(frozen=True)
+class Line:
+    """The curve of one run; of no arm where the runs that are set like it did not complete."""
+
+    arm: int | None
+    points: Points
+    whole: bool
+    """Whether the run completed."""
+
+
+Panels = list[tuple[str, list[Line]]]
+
+
+def _panels(study: Study) -> Panels:
     validated = study.group.metric.replace("test/", "val/")
-    return [
-        (key, [(i, curve(run, key)) for i, arm in enumerate(study.arms) for run in arm.runs])
-        for key in ("train/loss", validated)
-    ]
+    return [(key, _of_all(study, key)) for key in ("train/loss", validated)]
 
 
-def _lines(panels: list[tuple[str, list[tuple[int, Points]]]], figure: Any, slim: bool) -> None:
+def _of_all(study: Study, key: str) -> list[Line]:
+    """Every run of the test set, those that did not complete as far as they came."""
+    lines = []
+    for i, arm in enumerate(study.arms):
+        lines += [Line(i, curve(run, key), True) for run in arm.runs]
+        lines += [Line(i, curve(run, key), False) for run in arm.lost]
+    known = {id(run) for arm in study.arms for run in arm.lost}
+    others = [run for run in study.group.unfinished if id(run) not in known]
+    return [*lines, *(Line(None, curve(run, key), False) for run in others)]
+
+
+def _lines(panels: Panels, figure: Any, slim: bool) -> None:
     rows, columns = (2, 1) if slim else (1, 2)
     for n, (key, lines) in enumerate(panels, 1):
         axes = figure.add_subplot(rows, columns, n)
         axes.set_title(key, fontsize=10, loc="left")
         axes.set_xlabel("step")
-        for i, points in lines:
-            if points:
-                mark = MARKERS[i % 10] if len(points) < 12 else ""
-                xs, ys = zip(*points, strict=True)
-                axes.plot(
-                    xs,
-                    ys,
-                    color=colour(i),
-                    marker=mark,
-                    markersize=5,
-                    linewidth=1.3,
-                    gid=f"arm{i}-curve",
-                )
+        for line in lines:
+            if line.points:
+                _line(axes, line)
+
+
+def _line(axes: Any, line: Line) -> None:
+    xs, ys = zip(*line.points, strict=True)
+    if line.arm is None:
+        axes.plot(xs, ys, color=INK, linewidth=1.0, linestyle="dotted")
+        return
+    axes.plot(
+        xs, ys, color=colour(line.arm), linestyle="solid" if line.whole else "dashed",
+        marker=MARKERS[line.arm % 10] if len(xs) < 12 else "", markersize=5, linewidth=1.3,
+        gid=f"arm{line.arm}-curve",
+    )  # fmt: skip

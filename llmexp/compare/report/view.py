@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from llmexp.compare import comparison
-from llmexp.compare.conclusions import amount, conclusions, remarks
+from llmexp.compare.conclusions import conclusions, remarks
 from llmexp.compare.figures import number
 from llmexp.compare.footnotes import footnotes
-from llmexp.compare.price import PRICES, mean_price, price
+from llmexp.compare.price import PRICES, TITLES, amount, mean_price, price, recorded
 from llmexp.compare.report.errors import errors
 from llmexp.compare.report.examples import examples
 from llmexp.compare.report.pictures import learning_curves, quality_against_cost
@@ -18,18 +18,6 @@ from llmexp.compare.settings import differences
 from llmexp.compare.study import Study
 from llmexp.compare.table import bounds
 from llmexp.metrics import lower_is_better
-
-TITLES = {
-    "train_seconds": "train",
-    "total_seconds": "total",
-    "tokens_per_second": "tokens/s",
-    "peak_memory_mb": "memory",
-    "trainable_parameters": "trained",
-    "estimated_flops": "FLOPs",
-    "money": "money",
-    "energy_kwh": "kWh",
-}
-
 
 # Metrics in the table of arms; the table of runs has all.
 FEW = 3
@@ -57,8 +45,8 @@ def view(study: Study, place: int) -> dict[str, Any]:
         "arms": [
             {"name": a.name, "at": i, "colour": i % COLOURS} for i, a in enumerate(study.arms)
         ],
-        "lines": conclusions(study),
-        "remarks": [*remarks(study), *footnotes(study.group)],
+        "lines": conclusions(study, "every pair is below"),
+        "remarks": [*remarks(study), *footnotes(study.group, None)],
         "scatter": quality_against_cost(study, f"{prefix}cost-") if study.front() else None,
         "curves": learning_curves(study, f"{prefix}curve-"),
         "table": _arms(study),
@@ -88,14 +76,9 @@ def _metrics(study: Study) -> list[str]:
     return list(dict.fromkeys([study.group.metric, *telling]))
 
 
-def _prices(every: list[dict[str, float | None]]) -> list[str]:
-    """Prices that some row has; nothing else gets a column."""
-    return [name for name in PRICES if any(one[name] is not None for one in every)]
-
-
 def _arms(study: Study) -> dict[str, Any]:
     metrics, prices = _metrics(study)[:FEW], [mean_price(arm) for arm in study.arms]
-    shown = _prices(prices)
+    shown = recorded(prices)
     first, *rest = [name.removeprefix("test/") for name in metrics]
     columns = ["", "arm", "seeds", first, "95 %", *rest, *(TITLES[name] for name in shown)]
     front = {arm.name for arm in study.front()}
@@ -105,7 +88,7 @@ def _arms(study: Study) -> dict[str, Any]:
         found = study.interval(arm)
         values = [_number(arm.mean("metrics", name)) for name in metrics]
         cells = [Cell("●" if mark else "", float(bool(mark)), mark), Cell(arm.name, arm.name)]
-        cells += [Cell(str(arm.seeds), arm.seeds), values[0]]
+        cells += [Cell(str(study.seeds(arm)), study.seeds(arm)), values[0]]
         cells += [Cell(bounds(study, arm), found.low if found else None), *values[1:]]
         cells += [Cell(amount(name, cost[name]), cost[name], PRICES[name]) for name in shown]
         rows.append({"arm": i, "cells": cells})
@@ -121,7 +104,7 @@ def _runs(study: Study) -> dict[str, Any]:
     metrics = _metrics(study)
     facts = [(i, arm, run) for i, arm in enumerate(study.arms) for run in arm.runs]
     prices = [price(run) for _, _, run in facts]
-    shown = _prices(prices)
+    shown = recorded(prices)
     columns = ["arm", "seed", *(name.removeprefix("test/") for name in metrics)]
     columns += [*(TITLES[name] for name in shown), "folder"]
     rows = []
@@ -136,9 +119,9 @@ def _runs(study: Study) -> dict[str, Any]:
 
 def _pairs(study: Study) -> dict[str, Any]:
     """Every pair with its verdict."""
-    at = {arm.name: i for i, arm in enumerate(study.arms)}
+    at = {arm: i for i, arm in enumerate(study.arms)}
     rows = []
-    for verdict in study.evidence.verdicts:
+    for (first, second), verdict in study.evidence.pairs.items():
         d = verdict.difference
         unit = 100 if verdict.sample.bounded else 1
         cells = [
@@ -148,9 +131,12 @@ def _pairs(study: Study) -> dict[str, Any]:
             Cell(f"{verdict.p:.2g}" if verdict.p >= 0.0001 else "<0.0001", verdict.p),
             Cell(d.test, d.test),
         ]
-        rows.append({"arm": at[verdict.first], "other": at[verdict.second], "cells": cells})
+        rows.append({"arm": at[first], "other": at[second], "cells": cells})
     name = "points" if rows and study.evidence.verdicts[0].sample.bounded else "difference"
-    return {"columns": ["verdict", name, "95 %", "p (Holm)", "test"], "rows": rows}
+    return {
+        "columns": ["verdict", name, "95 % (this pair alone)", "p (Holm)", "test"],
+        "rows": rows,
+    }
 
 
 def _settings(study: Study) -> dict[str, Any]:
