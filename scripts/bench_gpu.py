@@ -23,7 +23,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from contest import page
+from contest.machine import machine
 from contest.ours import ours, side
 from contest.shapes import checkpoint, matmul_weights, text, tokenizer
 from contest.sides import ContestantError, Report, Side, measured, peer
@@ -119,7 +119,7 @@ def main() -> int:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     peak = roof(device, torch.bfloat16, side=256 if asked.tiny else 8192)
     name = torch.cuda.get_device_name() if device.type == "cuda" else "cpu"
-    found: dict[str, Any] = {"device": name, "peak_flops": peak, "machine": page.machine()}
+    found: dict[str, Any] = {"device": name, "peak_flops": peak, "machine": machine()}
     found["works"] = []
     asked.json.parent.mkdir(parents=True, exist_ok=True)
     for job in JOBS:

@@ -36,6 +36,12 @@ best = {
     "max_grad_norm": 0.0,
     "logging_strategy": "no",
 }
+FLAGS: dict[str, dict[str, Any]] = {
+    "default": {},
+    "best": best,
+    # Grouped by length the longest batch comes first, which is more work than another's first.
+    "first": {**best, "train_sampling_strategy": "random"},
+}
 
 
 class Watch(TrainerCallback):
@@ -49,19 +55,20 @@ arguments = TrainingArguments(
     max_steps=work.steps,
     per_device_train_batch_size=work.batch_size,
     learning_rate=work.learning_rate,
+    weight_decay=work.weight_decay,
     seed=work.seed,
     bf16=torch.cuda.is_available(),
     use_cpu=not torch.cuda.is_available(),
     report_to=[],
     save_strategy="no",
     disable_tqdm=True,
-    **(best if work.flags == "best" else {}),
+    **FLAGS[work.flags],
 )
 trainer = Trainer(
     model=net,
     args=arguments,
     train_dataset=Dataset.from_dict({"input_ids": rows.ids, "labels": rows.about}),
-    data_collator=DataCollatorWithPadding(tokenizer, padding=True),
+    data_collator=clock.watching(DataCollatorWithPadding(tokenizer, padding=True)),
     callbacks=[Watch()],
 )
 clock.start()

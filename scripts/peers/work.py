@@ -2,7 +2,8 @@
 
 A contestant is a program `python scripts/peers/NAME.py WORK.json`; its last line of output is one
 JSON object: fit_seconds, steps, tokens (real ones that were trained on), test loss or accuracy, and
-first_step_seconds (from the start of the process to the end of the first optimizer step).
+first_step_seconds (from the start of the process to the end of the first optimizer step) and
+first_step_tokens (real ones that step was computed on).
 """
 
 from __future__ import annotations
@@ -27,17 +28,21 @@ class Work:
     """A checkpoint's folder; of a text work the shape of a GPT-2, as JSON."""
     train: str
     test: str
+    few: str
+    """Rows to name as a validation set that nobody reads."""
     trains: str
     """head, top1, full, features, lora, qlora, scratch."""
     epochs: int
     batch_size: int
     max_length: int
     learning_rate: float
+    weight_decay: float = 0.0
+    """Of the trained parameters; with any, each contestant leaves out others of them."""
     steps: int = -1
     """Ends training after so many updates; -1: after the epochs."""
     seed: int = 0
     flags: str = "best"
-    """best, default or packed, of a peer."""
+    """best, default, packed or first (whose first batch is like any other), of a peer."""
 
     def rows(self, split: str) -> list[dict[str, str]]:
         lines = Path(getattr(self, split)).read_text(encoding="utf-8").splitlines()
@@ -53,12 +58,24 @@ class Clock:
 
     def __init__(self) -> None:
         self.first: float | None = None
+        self.tokens: int | None = None
         self.began = 0.0
         self.ended = 0.0
         self.steps = 0
 
     def start(self) -> None:
         self.began = time.perf_counter()
+
+    def watching(self, collate: Any) -> Any:
+        """A collator that counts the real tokens of the first batch it is asked for."""
+
+        def counted(rows: Any) -> Any:
+            batch = collate(rows)
+            if self.tokens is None:
+                self.tokens = int(batch["attention_mask"].sum())
+            return batch
+
+        return counted
 
     def stepped(self) -> None:
         self.steps += 1
@@ -73,6 +90,7 @@ class Clock:
         found = {
             "fit_seconds": self.ended - self.began,
             "first_step_seconds": self.first,
+            "first_step_tokens": self.tokens,
             "steps": self.steps,
         }
         print(json.dumps(found | more))
