@@ -7,16 +7,19 @@ import sys
 from pathlib import Path
 
 import pytest
+from transformers import AutoConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "scripts"))
 
+import bench_gpu  # noqa: E402
 from contest import page  # noqa: E402
 from contest.agenda import agenda  # noqa: E402
 from contest.bars import Bar, written  # noqa: E402
 from contest.ledger import Ledger  # noqa: E402
 from contest.ours import ours  # noqa: E402
 from contest.picture import draw  # noqa: E402
+from contest.shapes import matmul_weights  # noqa: E402
 from contest.works import TINY, Sizes, Works  # noqa: E402
 from peers.work import Work  # noqa: E402
 
@@ -97,6 +100,22 @@ def test_a_picture_shows_limits_and_values_of_nothing(tmp_path: Path) -> None:
     assert "w0" in drawn
     assert "w1" in drawn
     assert "w2" not in drawn
+
+
+def test_weights_of_products_leave_out_positions_and_count_the_head_once(tmp_path: Path) -> None:
+    """GPT-2's `wpe` is added, not multiplied with; its `wte` is the output head too."""
+    config = AutoConfig.for_model(
+        "gpt2", n_layer=1, n_head=2, n_embd=8, n_positions=6, vocab_size=5
+    )
+    config.save_pretrained(tmp_path)
+    assert matmul_weights(tmp_path) == 12 * 8 * 8 + 5 * 8
+
+
+def test_figures_of_other_works_are_kept(tmp_path: Path) -> None:
+    path = tmp_path / "gpu.json"
+    for name, rate in (("a", 1), ("b", 2), ("a", 3)):
+        bench_gpu.keep(path, {"name": name, "who": "llmexp", "rate": rate})
+    assert [one["rate"] for one in json.loads(path.read_text())["works"]] == [2, 3]
 
 
 def test_every_bar_has_a_contest_and_every_side_its_name(tmp_path: Path) -> None:

@@ -56,7 +56,7 @@ def measured(side: Side, folder: Path, gpu: bool = False) -> Report:
     found |= took
     seconds, steps = found.get("fit_seconds"), found.get("steps")
     if seconds and found.get("tokens"):
-        found["tokens_per_second"] = found["tokens"] / seconds
+        found.setdefault("tokens_per_second", found["tokens"] / seconds)
     if seconds and steps:
         found["ms_per_step"] = 1000 * seconds / steps
     return found

@@ -19,7 +19,7 @@ torch.manual_seed(work.seed)
 tokenizer = AutoTokenizer.from_pretrained(work.model)
 classes = work.task == "classification"
 auto: Any = AutoModelForSequenceClassification if classes else AutoModelForCausalLM
-more: dict[str, Any] = four_bit() if work.trains == "qlora" else {}
+more: dict[str, Any] = four_bit() if work.trains == "qlora" else {"dtype": torch.float32}
 if classes:
     more |= classifier_config(work.model, len(labels(work)))
 net: Any = auto.from_pretrained(work.model, **more)

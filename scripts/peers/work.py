@@ -42,7 +42,8 @@ class Work:
     """Ends training after so many updates; -1: after the epochs."""
     seed: int = 0
     flags: str = "best"
-    """best, default, packed or first (whose first batch is like any other), of a peer."""
+    """Of a peer: best, default, packed, first (whose first batch is like any other); of a GPU's
+    also compiled and flash."""
 
     def rows(self, split: str) -> list[dict[str, str]]:
         lines = Path(getattr(self, split)).read_text(encoding="utf-8").splitlines()
@@ -58,7 +59,10 @@ class Clock:
 
     def __init__(self) -> None:
         self.first: float | None = None
-        self.tokens: int | None = None
+        self.tokens: list[int] = []
+        """Of each batch in turn, where a collator counts them."""
+        self.ends: list[float] = []
+        """Of each step."""
         self.began = 0.0
         self.ended = 0.0
         self.steps = 0
@@ -67,20 +71,25 @@ class Clock:
         self.began = time.perf_counter()
 
     def watching(self, collate: Any) -> Any:
-        """A collator that counts the real tokens of the first batch it is asked for."""
+        """A collator that counts the real tokens of each batch."""
 
         def counted(rows: Any) -> Any:
             batch = collate(rows)
-            if self.tokens is None:
-                self.tokens = int(batch["attention_mask"].sum())
+            self.tokens.append(int(batch["attention_mask"].sum()))
             return batch
 
         return counted
 
     def stepped(self) -> None:
         self.steps += 1
+        self.ends.append(time.perf_counter())
         if self.first is None:
             self.first = time.time() - psutil.Process().create_time()
+
+    def steady(self) -> float:
+        """Tokens a second after the first third of the steps: a GPU warms up."""
+        skipped = max(1, self.steps // 3)
+        return sum(self.tokens[skipped : self.steps]) / (self.ends[-1] - self.ends[skipped - 1])
 
     def stop(self) -> None:
         """What comes after is no part of the fit."""
@@ -90,7 +99,7 @@ class Clock:
         found = {
             "fit_seconds": self.ended - self.began,
             "first_step_seconds": self.first,
-            "first_step_tokens": self.tokens,
+            "first_step_tokens": self.tokens[0] if self.tokens else None,
             "steps": self.steps,
         }
         print(json.dumps(found | more))
@@ -125,10 +134,14 @@ def lora_config(net: Any, classes: bool) -> Any:
 
 def four_bit() -> dict[str, Any]:
     """The base as strategy=qlora loads it."""
+    import torch
     from transformers import BitsAndBytesConfig
 
     settings = BitsAndBytesConfig(
-        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16 if torch.cuda.is_available() else torch.float32,
     )
     return {"quantization_config": settings}
 
