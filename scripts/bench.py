@@ -10,7 +10,8 @@ Each contestant is a process of its own. Contestants take turns, in reversed ord
 round; a figure is the median over rounds of what is computed within one, so that a noisy machine
 slows all sides alike. A peer that is not installed is left out and named: pip install
 'llmexp[bench]' brings those that pip can. A contestant that fails is a row of the table, and the
-exit code is 1.
+exit code is 1. LitGPT wants an environment of its own: python -m venv litgpt &&
+litgpt/bin/pip install litgpt requests, then --litgpt-python litgpt/bin/python.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--rows", type=int, default=2000, help="of the classification")
     parser.add_argument("--questions", type=int, default=400, help="of the instruction tuning")
     parser.add_argument("--updates", type=int, default=1000, help="of P8 and P11")
+    parser.add_argument("--litgpt-python", help="a Python that has LitGPT, which joins P6")
     parser.add_argument("--tiny", action="store_true", help="a few rows of everything")
     parser.add_argument("--resume", action="store_true", help="keep rounds that are done")
     parser.add_argument("--report", action="store_true", help="measure nothing, show what is there")
@@ -118,7 +120,7 @@ def main() -> int:
     well = True
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        contests = agenda(works(folder, sizes), folder / "warm")
+        contests = agenda(works(folder, sizes), folder / "warm", asked.litgpt_python)
         chosen = [c for c in contests if not asked.only or c.number in asked.only.split(",")]
         if not asked.report:
             well = carry_out(chosen, ledger, asked, lambda i: folder / str(i))

@@ -40,8 +40,8 @@ def trl(work: Work, flags: str = "best", once: bool = False) -> Side:
     return peer(f"TRL, {name}", "trl_sft.py", chosen, "trl", "peft", once=once)
 
 
-def agenda(works: Works, warm: Path) -> list[Contest]:
-    """All of it, in the order of the numbers."""
+def agenda(works: Works, warm: Path, litgpt: str | None = None) -> list[Contest]:
+    """All of it, in the order of the numbers; LitGPT where a Python is named that has it."""
     classes, pairs = works.classes, works.pairs
     head = replace(classes, trains="head", epochs=10)
     top = replace(classes, trains="top1", epochs=3)
@@ -54,7 +54,7 @@ def agenda(works: Works, warm: Path) -> list[Contest]:
         against_hf("P4", "partial_finetune, top block, 3 epochs", top, 1.6),
         throughput("full_finetune", classes),
         throughput("lora", replace(classes, trains="lora", learning_rate=2e-3)),
-        instruction("P6", replace(pairs, trains="lora"), 1.45),
+        instruction("P6", replace(pairs, trains="lora"), 1.45, litgpt),
         instruction("P7", replace(pairs, trains="qlora"), 1.7),
         overhead(works.one_layer),
         commands(),
@@ -102,11 +102,13 @@ def throughput(title: str, work: Work) -> Contest:
     return Contest(number="P5", title=title, sides=sides, bars=(*rates, same))
 
 
-def instruction(number: str, work: Work, limit: float) -> Contest:
+def instruction(number: str, work: Work, limit: float, litgpt: str | None = None) -> Contest:
     """Peers' other flags run once: the bar is against whichever is fastest."""
     title = f"{work.trains}, instruction"
     best = trl(work)
     others = [trl(work, "default", once=True), trl(work, "packed", once=True)]
+    if litgpt is not None:
+        others.append(peer("LitGPT", "litgpt_lora.py", work, once=True, python=litgpt))
     sides = (ours(work), best, peer(LOOP, "loop.py", work), *others)
     memory = 0.8 if number == "P6" else None
     equal = {"measure": "loss", "how": "apart", "other": best.name}
@@ -130,7 +132,8 @@ def instruction(number: str, work: Work, limit: float) -> Contest:
 def overhead(work: Work) -> Contest:
     title = "our cost over bare Lightning, one layer, ms a step"
     bar = Bar(number="P8", work=title, measure="ms_per_step", how="over", other=BARE, limit=0.3)
-    sides = (ours(work), peer(BARE, "bare_lightning.py", work))
+    # MPNet has no other.
+    sides = (ours(work, "model.attention=eager"), peer(BARE, "bare_lightning.py", work))
     return Contest(number="P8", title=title, sides=sides, bars=(bar,))
 
 

@@ -108,12 +108,19 @@ def last_json(text: str) -> Report:
     return found
 
 
-def peer(name: str, script: str, work: Work, *needs: str, once: bool = False) -> Side:
-    """One of scripts/peers on a work."""
+def peer(
+    name: str,
+    script: str,
+    work: Work,
+    *needs: str,
+    once: bool = False,
+    python: str = sys.executable,
+) -> Side:
+    """One of scripts/peers on a work; `needs` are packages of this Python."""
 
     def command(folder: Path) -> list[str]:
         (folder / "work.json").write_text(json.dumps(asdict(work)), encoding="utf-8")
-        return [sys.executable, str(PEERS / script), str(folder / "work.json")]
+        return [python, str(PEERS / script), str(folder / "work.json")]
 
     return Side(name=name, command=command, needs=needs, once=once)
 
