@@ -20,14 +20,20 @@ def estimated_flops(module: Any, data: Any, tokens: int) -> float:
     2020, arXiv 2001.08361, appendix B). Attention's own products, padding, validation and what is
     computed again are left out.
     """
-    net = module.net
-    features = getattr(data, "features", None)
-    if features:
-        classifier = weights(getattr(net, "classifier", None) or net)
-        once = 2.0 * weights(data.backbone) * tokens_of(data)
-        return once + 6.0 * classifier * rows_of(data, tokens)
-    if not tokens:
-        return 0.0
+    if getattr(data, "features", None):
+        return of_features(module.net, data, tokens)
+    return of_network(module.net, data, tokens) if tokens else 0.0
+
+
+def of_features(net: Any, data: Any, tokens: int) -> float:
+    """A backbone that ran once, and a classifier that was trained on what it gave."""
+    classifier = weights(getattr(net, "classifier", None) or net)
+    once = 2.0 * weights(data.backbone) * tokens_of(data)
+    return once + 6.0 * classifier * rows_of(data, tokens)
+
+
+def of_network(net: Any, data: Any, tokens: int) -> float:
+    """A network that ran in every step, above its frozen blocks where their states are stored."""
     from llmexp.jobs.record import count
     from llmexp.nets.freezing import frozen_blocks
     from llmexp.nets.last_block import once_a_row
