@@ -15,42 +15,70 @@ def charged_seconds(cost: dict[str, Any]) -> float:
 def estimated_flops(module: Any, data: Any, tokens: int) -> float:
     """Floating point operations of training, frozen features computed once included.
 
-    Two for each weight and token forward, two backward for what lies above the lowest trained
-    weight, two more for each trained weight (Kaplan et al. 2020, arXiv 2001.08361, appendix B).
-    Attention's own products, validation and recomputed activations are left out.
+    For each weight of a matrix and position that it is applied to: two forward, two more backward
+    where it lies above the lowest trained one, two more where it is trained itself (Kaplan et al.
+    2020, arXiv 2001.08361, appendix B). Attention's own products, padding, validation and what is
+    computed again are left out.
     """
-    net = module.net
-    features = getattr(data, "features", None)
-    if features:
-        classifier = weights(getattr(net, "classifier", None) or net)
-        once = 2.0 * weights(data.backbone) * tokens_of(data)
-        rows = len(features["train"]) * tokens / max(1, tokens_of(data, "train"))
-        return once + 6.0 * classifier * rows
-    if not tokens:
-        return 0.0
+    if getattr(data, "features", None):
+        return of_features(module.net, data, tokens)
+    return of_network(module.net, data, tokens) if tokens else 0.0
+
+
+def of_features(net: Any, data: Any, tokens: int) -> float:
+    """A backbone that ran once, and a classifier that was trained on what it gave."""
+    classifier = weights(getattr(net, "classifier", None) or net)
+    once = 2.0 * weights(data.backbone) * tokens_of(data)
+    return once + 6.0 * classifier * rows_of(data, tokens)
+
+
+def of_network(net: Any, data: Any, tokens: int) -> float:
+    """A network that ran in every step, above its frozen blocks where their states are stored."""
+    from llmexp.jobs.record import count
     from llmexp.nets.freezing import frozen_blocks
+    from llmexp.nets.last_block import once_a_row
 
-    below = sum(weights(block) for block in frozen_blocks(net))
-    above = weights(net) - below
-    trained = weights(net, trained=True)
+    below = {id(p) for block in frozen_blocks(net) for p in block.parameters()}
+    single = {id(p) for module in once_a_row(net) for p in module.parameters()}
     stored = bool(getattr(data, "stored", None))
-    once = 2.0 * below * tokens_of(data) if stored else 0.0
-    forward = above if stored else above + below
-    return once + 2.0 * tokens * (forward + above + trained)
+    rows = rows_of(data, tokens) if single or stored else tokens
+    # Of stored states either every position is kept, or the one that is read.
+    read = rows if stored and data.at is not None else tokens
+    once = 2.0 * tokens_of(data) if stored else 0.0
+    total = 0.0
+    for p in matrices(net):
+        if id(p) in below:
+            total += count(p) * (once if stored else 2.0 * tokens)
+        else:
+            positions = rows if id(p) in single else read
+            total += count(p) * positions * (6.0 if p.requires_grad else 4.0)
+    return total
 
 
-def weights(net: Any, trained: bool = False) -> int:
-    """Weights of matrix products: all but the embeddings, and a head that shares with them."""
-    from torch import nn
-
+def weights(net: Any) -> int:
+    """How many values the matrices hold."""
     from llmexp.jobs.record import count
 
+    return sum(count(p) for p in matrices(net))
+
+
+def matrices(net: Any) -> list[Any]:
+    """What is multiplied by: no biases and norms, no embeddings but where a head shares them."""
+    from torch import nn
+
     tables = {id(p) for m in net.modules() if isinstance(m, nn.Embedding) for p in m.parameters()}
-    known = [p for p in net.parameters() if not trained or p.requires_grad]
-    total = sum(count(p) for p in known if id(p) not in tables)
+    found = [p for p in net.parameters() if id(p) not in tables and p.ndim > 1]
     head = net.get_output_embeddings() if hasattr(net, "get_output_embeddings") else None
     shared = [p for p in head.parameters() if id(p) in tables] if head is not None else []
-    return total + sum(count(p) for p in shared if not trained or p.requires_grad)
+    return found + shared
+
+
+def rows_of(data: Any, tokens: int) -> float:
+    """Rows trained on, each counted as often as it was seen; the tokens where a stream hides it."""
+    train = getattr(data, "encoded", {}).get("train")
+    if train is None:
+        return tokens
+    return len(train.rows) * tokens / max(1, sum(train.lengths()))
 
 
 def tokens_of(data: Any, split: str | None = None) -> int:

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
 def unwrapped(net: Any) -> Any:
     """The transformers network inside peft's wrapper."""
-    return net.get_base_model() if hasattr(net, "peft_config") else net
+    # A network with adapters has a `peft_config` inside the wrapper too.
+    return net.get_base_model() if hasattr(net, "get_base_model") else net
 
 
 def backbone(net: Any) -> Any:

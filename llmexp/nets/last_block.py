@@ -11,13 +11,16 @@ import torch
 from torch import Tensor, nn
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from llmexp.nets.architecture import blocks, unwrapped
+from llmexp.nets.architecture import blocks, new_head_names, unwrapped
+from llmexp.nets.freezing import beside_blocks
 from llmexp.nets.prefix import evaluating
 
 # Tokens of the rows on which it is proven: odd and even, so that padding stands in some.
 LENGTHS = (12, 1, 17, 6)
 # Kernels that take a query of one position beside keys of all.
 KERNELS = ("sdpa", "eager")
+# Of a block that returns one position, the projections that still see all of them.
+OF_ALL = ("key", "value", "k_lin", "v_lin")
 
 
 def read_first(net: Any) -> bool:
@@ -44,6 +47,27 @@ def read_first(net: Any) -> bool:
     if not equal:
         del vars(block)["forward"]
     return equal
+
+
+def once_a_row(net: Any) -> list[nn.Module]:
+    """The modules of a classifier that see one position of each row, where others see all.
+
+    Poolers and heads do, but not `score`: transformers' decoders apply it to every position. Where
+    `read_first` was done so does what the last block computes from the first position only.
+    """
+    heads = [name for name in new_head_names(net) if name != "score"]
+    if not heads:
+        return []
+    found = [unwrapped(net).get_submodule(name) for name in heads] + beside_blocks(net)[1]
+    block = blocks(net)[-1]
+    if not isinstance(vars(block).get("forward"), partial):
+        return found
+    rest = [m for name, m in block.named_modules() if not _of_all(name) and not list(m.children())]
+    return found + rest
+
+
+def _of_all(name: str) -> bool:
+    return any(part in OF_ALL for part in name.split("."))
 
 
 def _eager(block: nn.Module) -> Any:

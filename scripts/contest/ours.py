@@ -32,7 +32,7 @@ QUIET = [
 
 def ours(work: Work, *more: str, name: str = OURS, cache: Path | None = None) -> Side:
     """llmexp on a work; its caches are fresh unless a folder of warm ones is given."""
-    given = [*STRATEGY[work.trains], *TASKS[work.task](work), f"data.validation={work.test}"]
+    given = [*STRATEGY[work.trains], *TASKS[work.task](work), f"data.validation={work.few}"]
     return side(work, [*given, *more], name, cache)
 
 
@@ -48,6 +48,8 @@ def side(work: Work, words: list[str], name: str = OURS, cache: Path | None = No
             f"trainer.max_epochs={work.epochs}",
             f"trainer.max_steps={work.steps}",
             f"optim.learning_rate={work.learning_rate}",
+            f"optim.weight_decay={work.weight_decay}",
+            "optim.warmup=0",
             f"seed={work.seed}",
             f"cache.dir={cache or folder / 'cache'}",
             f"hydra.run.dir={folder / 'run'}",
@@ -75,7 +77,7 @@ def text(work: Work) -> list[str]:
     # Exact, as torch's own; transformers' default for GPT-2 is the tanh in separate operations.
     shape["activation_function"] = "gelu"
     fields = [f"model.architecture.{key}={value}" for key, value in shape.items()]
-    schedule = ["optim.schedule=constant", "optim.warmup=0"]
+    schedule = ["optim.schedule=constant", "optim.beta2=0.99"]
     rest = ["model.tokenizer=char", "model.dropout=0.0", "data=text", "data.generation.examples=0"]
     return ["model=small_gpt", *fields, *rest, *schedule]
 

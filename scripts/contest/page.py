@@ -1,75 +1,51 @@
-"""The table, and the figures as JSON with a description of the machine."""
+"""The table, and the figures as JSON with what they were measured on."""
 
 from __future__ import annotations
 
-import json
-import os
-import platform
-from dataclasses import asdict
-from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
 from contest.agenda import Contest
 from contest.bars import written
 from contest.ledger import Ledger
 
-PACKAGES = ("torch", "pytorch-lightning", "transformers", "peft", "bitsandbytes", "trl")
-PACKAGES += ("sentence-transformers", "scikit-learn")
-
 
 def lines(contests: list[Contest], ledger: Ledger) -> list[dict[str, Any]]:
-    """One for each bar that was measured."""
-    found = []
-    for contest in contests:
-        rounds = list(ledger.rounds(contest).values())
-        found += [line for bar in contest.bars if (line := bar.line(rounds)) is not None]
-    return found
+    """One for each bar, measured or not."""
+    return [line for contest in contests for line in of_contest(contest, ledger)]
 
 
-def machine() -> dict[str, Any]:
-    """What was measured on: the processor and the versions, no names and no paths."""
-    import psutil
-    import torch
-
-    cpu = platform.processor() or platform.machine()
-    known = Path("/proc/cpuinfo")
-    if known.is_file():
-        names = [x for x in known.read_text().splitlines() if x.startswith("model name")]
-        cpu = names[0].partition(":")[2].strip() if names else cpu
-    versions = {}
-    for name in PACKAGES:
-        try:
-            versions[name] = version(name)
-        except PackageNotFoundError:
-            versions[name] = "not installed"
-    return {
-        "cpu": cpu,
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
-        "threads": torch.get_num_threads(),
-        "memory_gb": round(psutil.virtual_memory().total / 2**30),
-        "system": platform.system(),
-        "python": platform.python_version(),
-        "packages": versions,
-    }
+def of_contest(contest: Contest, ledger: Ledger) -> list[dict[str, Any]]:
+    rounds = list(ledger.rounds(contest).values())
+    commits = ledger.origins(contest)["commits"]
+    return [{**bar.line(rounds), "commits": commits} for bar in contest.bars]
 
 
 def page(contests: list[Contest], ledger: Ledger) -> dict[str, Any]:
     """Everything that docs/benchmarks.md and its picture rest on."""
     raw = {contest.title: ledger.rounds(contest) for contest in contests}
+    origins = [ledger.origins(contest) for contest in contests]
     return {
-        "measured": datetime.now(UTC).date().isoformat(),
-        "machine": machine(),
+        "measured": sorted({date for one in origins for date in one["dates"]}),
+        "commits": sorted({commit for one in origins for commit in one["commits"]}),
+        "machines": distinct([machine for one in origins for machine in one["machines"]]),
         "sizes": ledger.sizes,
         "bars": lines(contests, ledger),
         "rounds": {title: list(found.values()) for title, found in raw.items() if found},
     }
 
 
-def load(path: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return found
+def distinct(values: list[Any]) -> list[Any]:
+    return [value for i, value in enumerate(values) if value not in values[:i]]
+
+
+def mixed(found: list[dict[str, Any]]) -> str:
+    """A sentence for each contest whose rounds come from several commits; '' where none do."""
+    told = {
+        f"{line['number']} {line['work']}: rounds of commits {', '.join(line['commits'])}"
+        for line in found
+        if len(line["commits"]) > 1
+    }
+    return "\n".join(sorted(told))
 
 
 def table(found: list[dict[str, Any]]) -> str:
@@ -79,7 +55,7 @@ def table(found: list[dict[str, Any]]) -> str:
         [
             line["number"], line["work"], line["against"] or "-", line["measure"],
             figure(line["ours"]), figure(line["other"]), written(line), limit(line),
-            {True: "met", False: "MISSED", None: "reported"}[line["met"]],
+            line["state"],
         ]
         for line in found
     ]  # fmt: skip
@@ -97,7 +73,3 @@ def figure(value: float | None) -> str:
     if value is None:
         return "-"
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
-
-
-def describe(sizes: Any) -> str:
-    return ", ".join(f"{name} {value}" for name, value in asdict(sizes).items())

@@ -1,7 +1,11 @@
-"""Checkpoints of real shapes with random weights, for measuring without a download."""
+"""Checkpoints of real shapes with random weights, for measuring without a download.
+
+python shapes.py FOLDER SHAPE TEXT (whole|tiny)
+"""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -80,9 +84,17 @@ def matmul_weights(folder: Path) -> int:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
+    from llmexp.jobs.price import weights
+
     with torch.device("meta"):
         net = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder))
-    body = sum(p.numel() for n, p in net.named_parameters() if "embed" not in n and "wt" not in n)
-    head = net.get_output_embeddings().weight
-    tied = head is net.get_input_embeddings().weight
-    return body + (head.numel() if tied else 0)
+    # A network on the meta device is tied like any other.
+    net.tie_weights()
+    return weights(net)
+
+
+if __name__ == "__main__":
+    # A process of its own: what it took of a GPU's memory is given back with it.
+    made, shape, written, size = sys.argv[1:]
+    net_tokenizer = tokenizer(Path(written), shape == "distilbert")
+    checkpoint(Path(made), shape, net_tokenizer, size == "tiny")

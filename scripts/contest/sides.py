@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
@@ -18,6 +17,7 @@ from peers.work import Work
 Report = dict[str, Any]
 ROOT = Path(__file__).resolve().parents[2]
 PEERS = ROOT / "scripts" / "peers"
+LAUNCH = Path(__file__).with_name("launch.py")
 OURS = "llmexp"
 
 
@@ -42,32 +42,34 @@ class ContestantError(Exception):
     """A contestant ended with an error; the text is the end of what it printed."""
 
 
-def measured(side: Side, folder: Path) -> Report:
+def measured(side: Side, folder: Path, gpu: bool = False) -> Report:
     """Run one contestant; its report with wall_seconds and the peak memory of its process."""
     folder.mkdir(parents=True)
-    # What a shell put on the path of one contestant must not serve another.
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
-    environment |= {"PYTHONPATH": str(ROOT)}
-    began = time.perf_counter()
-    with (folder / "log.txt").open("w") as log:
-        process = subprocess.Popen(
-            side.command(folder), stdout=log, stderr=subprocess.STDOUT, env=environment, cwd=folder
-        )
-        _, status, usage = os.wait4(process.pid, 0)
-    wall = time.perf_counter() - began
-    process.returncode = os.waitstatus_to_exitcode(status)
+    launch = [sys.executable, "-S", str(LAUNCH), str(folder), *side.command(folder)]
+    subprocess.run(launch, env=surroundings(folder, gpu), check=True)
+    took = json.loads((folder / "took.json").read_text(encoding="utf-8"))
     text = (folder / "log.txt").read_text(encoding="utf-8", errors="replace")
-    if status != 0:
+    if took.pop("exit_code") != 0:
         raise ContestantError(f"{side.name} failed:\n{text[-3000:]}")
     result = folder / "run" / "result.json"
     found = of_run(result.parent, side.work) if result.is_file() else last_json(text)
-    found |= {"wall_seconds": wall, "peak_memory_mb": usage.ru_maxrss / 1024}
+    found |= took
     seconds, steps = found.get("fit_seconds"), found.get("steps")
     if seconds and found.get("tokens"):
-        found["tokens_per_second"] = found["tokens"] / seconds
+        found.setdefault("tokens_per_second", found["tokens"] / seconds)
     if seconds and steps:
         found["ms_per_step"] = 1000 * seconds / steps
     return found
+
+
+def surroundings(folder: Path, gpu: bool) -> dict[str, str]:
+    """The same environment for everybody, whatever a shell says; temporary files are ours to drop.
+
+    Where the bars are those of a CPU nobody sees a GPU.
+    """
+    kept = {k: v for k, v in os.environ.items() if k != "TOKENIZERS_PARALLELISM"}
+    kept |= {"HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT), "TMPDIR": str(folder)}
+    return kept if gpu else kept | {"CUDA_VISIBLE_DEVICES": ""}
 
 
 def of_run(folder: Path, work: Work | None) -> Report:
@@ -76,10 +78,12 @@ def of_run(folder: Path, work: Work | None) -> Report:
     history = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     cost, metrics = result["cost"], result["metrics"]
     seconds = cost["fit_seconds"] + (0 if cost["cache_hit"] else cost["prefix_seconds"])
+    steps = max((json.loads(line)["step"] for line in history), default=0)
     found = {
         "fit_seconds": seconds,
         "first_step_seconds": cost["first_step_seconds"],
-        "steps": max((json.loads(line)["step"] for line in history), default=0),
+        "first_step_tokens": cost["tokens_trained"] if steps == 1 else None,
+        "steps": steps,
         "tokens": cost["tokens_trained"] + unread(result, work),
         "cache_hit": cost["cache_hit"],
         "loss": metrics.get("test/loss"),
@@ -104,19 +108,29 @@ def last_json(text: str) -> Report:
     return found
 
 
-def peer(name: str, script: str, work: Work, *needs: str, once: bool = False) -> Side:
-    """One of scripts/peers on a work."""
+def peer(
+    name: str,
+    script: str,
+    work: Work,
+    *needs: str,
+    once: bool = False,
+    python: str = sys.executable,
+) -> Side:
+    """One of scripts/peers on a work; `needs` are packages of this Python."""
 
     def command(folder: Path) -> list[str]:
         (folder / "work.json").write_text(json.dumps(asdict(work)), encoding="utf-8")
-        return [sys.executable, str(PEERS / script), str(folder / "work.json")]
+        return [python, str(PEERS / script), str(folder / "work.json")]
 
     return Side(name=name, command=command, needs=needs, once=once)
 
 
-def startup(name: str, *arguments: str) -> Side:
-    """A command that trains nothing: how long it takes, and whether it imports torch."""
-    command = [sys.executable, str(PEERS / "startup.py"), *arguments]
+def startup(name: str, *arguments: str, ends: int = 0) -> Side:
+    """A command that trains nothing: how long it takes, and whether it imports torch.
+
+    One that does not exit with `ends` has failed.
+    """
+    command = [sys.executable, str(PEERS / "startup.py"), str(ends), *arguments]
     return Side(name=name, command=lambda folder: command)
 
 

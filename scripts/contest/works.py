@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from contest.sides import ROOT
 from peers.work import Work
 
+FEW = 4
 SHAKESPEARE = ROOT.parent / "shared" / "data" / "tinyshakespeare" / "input.txt"
 
 
@@ -40,6 +41,8 @@ class Works:
     pairs: Work
     one_layer: Work
     text: Work
+    first: dict[str, Work]
+    """One update on rows of like length, by task."""
     short: int
 
 
@@ -50,21 +53,38 @@ def works(folder: Path, sizes: Sizes) -> Works:
 
     (job,) = compose_jobs(["model=minilm"], "run", None, False)
     minilm = build(job.tree, job.where).model.location()
-    train, test = topics(folder, sizes.rows)
+    train, test, few = topics(folder, sizes.rows)
     classes = Work(
-        task="classification", model=minilm, train=train, test=test, trains="full", epochs=1,
-        batch_size=16, max_length=128, learning_rate=1e-4,
+        task="classification", model=minilm, train=train, test=test, few=few, trains="full",
+        epochs=1, batch_size=16, max_length=128, learning_rate=1e-4,
     )  # fmt: skip
-    one = Work(
-        task="classification", model=one_layer(folder / "one_layer", minilm), train=train,
-        test=test, trains="full", epochs=1 + 4 * sizes.updates // max(1, sizes.rows),
-        batch_size=4, max_length=32, learning_rate=1e-4,
+    one = replace(
+        classes, model=one_layer(folder / "one_layer", minilm), batch_size=4, max_length=32,
+        epochs=1 + 4 * sizes.updates // max(1, sizes.rows),
     )  # fmt: skip
-    return Works(classes, pairs(folder, sizes), one, text(folder, sizes.updates), sizes.short)
+    asked = pairs(folder, sizes)
+    first = {work.task: first_step(work, folder) for work in (classes, asked)}
+    return Works(classes, asked, one, text(folder, sizes.updates), first, sizes.short)
 
 
-def topics(folder: Path, count: int) -> tuple[str, str]:
-    """Docstrings of Python's standard library and the area each belongs to, shuffled."""
+def first_step(work: Work, folder: Path) -> Work:
+    """One update on the third of the rows that is nearest to the median length.
+
+    Contestants draw different rows first: of like length they are like work. Nothing is read off
+    the test, which takes the same rows.
+    """
+    rows = sorted(work.rows("train"), key=lambda row: sum(map(len, row.values())))
+    path = folder / f"{work.task}_first.jsonl"
+    write(path, rows[len(rows) // 3 : -(len(rows) // 3)])
+    same = str(path)
+    return replace(work, train=same, test=same, few=same, steps=1, flags="first")
+
+
+def topics(folder: Path, count: int) -> tuple[str, str, str]:
+    """Docstrings of Python's standard library and the area each belongs to, shuffled.
+
+    Train rows, test rows and a few of these.
+    """
     from llmexp.data.pydocs import read_pydocs
 
     known: set[str] = set()
@@ -74,7 +94,9 @@ def topics(folder: Path, count: int) -> tuple[str, str]:
         known = known or {row["label"] for row in found[:rows]}
         kept = [row for row in found if row["label"] in known]
         write(folder / f"topics_{split}.jsonl", kept[:rows])
-    return str(folder / "topics_train.jsonl"), str(folder / "topics_test.jsonl")
+    write(folder / "topics_few.jsonl", kept[:FEW])
+    train, test, few = (str(folder / f"topics_{x}.jsonl") for x in ("train", "test", "few"))
+    return train, test, few
 
 
 def pairs(folder: Path, sizes: Sizes) -> Work:
@@ -89,6 +111,7 @@ def pairs(folder: Path, sizes: Sizes) -> Work:
     train, test = asked[: sizes.questions], asked[-24:]
     write(folder / "pairs_train.jsonl", train)
     write(folder / "pairs_test.jsonl", test)
+    write(folder / "pairs_few.jsonl", test[:FEW])
     tokenizer = byte_bpe((row["prompt"] + row["completion"] for row in asked), 7321)
     torch.manual_seed(0)
     config = LlamaConfig(
@@ -106,8 +129,8 @@ def pairs(folder: Path, sizes: Sizes) -> Work:
     tokenizer.save_pretrained(folder / "llama")
     return Work(
         task="instruction", model=str(folder / "llama"), train=str(folder / "pairs_train.jsonl"),
-        test=str(folder / "pairs_test.jsonl"), trains="lora", epochs=1, batch_size=8,
-        max_length=512, learning_rate=1e-3,
+        test=str(folder / "pairs_test.jsonl"), few=str(folder / "pairs_few.jsonl"),
+        trains="lora", epochs=1, batch_size=8, max_length=512, learning_rate=1e-3,
     )  # fmt: skip
 
 
@@ -128,17 +151,20 @@ def questions(rows: list[dict[str, Any]]) -> list[dict[str, str]]:
 
 
 def one_layer(folder: Path, like: str) -> str:
-    """A BERT of one block, 16 wide, with the tokenizer of another."""
+    """An MPNet of one block, 16 wide, with the tokenizer of another.
+
+    Of a family whose last block we do not shorten to one position: all compute the same.
+    """
     import torch
-    from transformers import AutoTokenizer, BertConfig, BertModel
+    from transformers import AutoTokenizer, MPNetConfig, MPNetModel
 
     tokenizer = AutoTokenizer.from_pretrained(like)
     torch.manual_seed(0)
-    config = BertConfig(
+    config = MPNetConfig(
         vocab_size=len(tokenizer), hidden_size=16, intermediate_size=32, num_hidden_layers=1,
-        num_attention_heads=2, max_position_embeddings=64,
+        num_attention_heads=2, max_position_embeddings=64, pad_token_id=tokenizer.pad_token_id,
     )  # fmt: skip
-    BertModel(config).save_pretrained(folder)
+    MPNetModel(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return str(folder)
 
@@ -158,8 +184,9 @@ def text(folder: Path, updates: int) -> Work:
         (folder / f"text_{name}.txt").write_text(part, encoding="utf-8")
     return Work(
         task="text", model=json.dumps({"n_layer": 4, "n_head": 4, "n_embd": 128}),
-        train=str(folder / "text_train.txt"), test=str(folder / "text_test.txt"), trains="scratch",
-        epochs=-1, steps=updates, batch_size=12, max_length=64, learning_rate=1e-3,
+        train=str(folder / "text_train.txt"), test=str(folder / "text_test.txt"),
+        few=str(folder / "text_test.txt"), trains="scratch", epochs=-1, steps=updates,
+        batch_size=12, max_length=64, learning_rate=1e-3, weight_decay=0.1,
     )  # fmt: skip
 
 

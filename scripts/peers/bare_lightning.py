@@ -39,9 +39,7 @@ class Bare(pl.LightningModule):
 
     def training_step(self, batch: Any, number: int) -> torch.Tensor:
         inputs, about = batch
-        loss = torch.nn.functional.cross_entropy(self.net(**inputs).logits, about)
-        self.log("train/loss", loss)
-        return loss
+        return torch.nn.functional.cross_entropy(self.net(**inputs).logits, about)
 
     def on_train_start(self) -> None:
         clock.start()
@@ -53,7 +51,12 @@ class Bare(pl.LightningModule):
         clock.stop()
 
     def configure_optimizers(self) -> Any:
-        optimizer = torch.optim.AdamW(self.net.parameters(), lr=work.learning_rate, fused=True)
+        optimizer = torch.optim.AdamW(
+            self.net.parameters(),
+            lr=work.learning_rate,
+            weight_decay=work.weight_decay,
+            fused=True,
+        )
         total = int(self.trainer.estimated_stepping_batches)
         linear = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / total)
         return [optimizer], [{"scheduler": linear, "interval": "step"}]

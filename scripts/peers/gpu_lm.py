@@ -24,6 +24,7 @@ net: Any = AutoModelForCausalLM.from_pretrained(
     work.model,
     # What is trained whole is float32 under autocast, as here.
     dtype=torch.bfloat16 if adapters else torch.float32,
+    attn_implementation="flash_attention_2" if work.flags == "flash" else None,
     **(four_bit() if work.trains == "qlora" else {}),
 )
 ends: list[float] = []
@@ -45,7 +46,9 @@ arguments = SFTConfig(
     learning_rate=work.learning_rate,
     max_length=work.max_length,
     packing=True,
-    packing_strategy="wrapped",
+    # With flash attention documents attend within themselves, as TRL recommends.
+    packing_strategy="bfd" if work.flags == "flash" else "wrapped",
+    torch_compile=work.flags == "compiled",
     bf16=gpu,
     gradient_checkpointing=work.flags == "default",
     seed=work.seed,

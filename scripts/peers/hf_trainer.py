@@ -19,10 +19,14 @@ from transformers import (
 from work import Clock, classifier_config, freeze, given, lora_config
 
 work, clock = given(), Clock()
+gpu = torch.cuda.is_available()
 torch.manual_seed(work.seed)
 tokenizer = AutoTokenizer.from_pretrained(work.model)
 net: Any = AutoModelForSequenceClassification.from_pretrained(
-    work.model, **classifier_config(work.model, len(labels(work)))
+    work.model,
+    # What is trained is float32, under autocast on a GPU, whatever the checkpoint was saved in.
+    dtype=torch.float32,
+    **classifier_config(work.model, len(labels(work))),
 )
 if work.trains == "lora":
     from peft import get_peft_model
@@ -36,10 +40,18 @@ best = {
     "max_grad_norm": 0.0,
     "logging_strategy": "no",
 }
+FLAGS: dict[str, dict[str, Any]] = {
+    "default": {},
+    "best": best,
+    # Grouped by length the longest batch comes first, which is more work than another's first.
+    "first": {**best, "train_sampling_strategy": "random"},
+}
 
 
 class Watch(TrainerCallback):
     def on_step_end(self, *args: Any, **kwargs: Any) -> None:
+        if gpu:
+            torch.cuda.synchronize()
         clock.stepped()
 
 
@@ -49,23 +61,30 @@ arguments = TrainingArguments(
     max_steps=work.steps,
     per_device_train_batch_size=work.batch_size,
     learning_rate=work.learning_rate,
+    weight_decay=work.weight_decay,
     seed=work.seed,
-    bf16=torch.cuda.is_available(),
-    use_cpu=not torch.cuda.is_available(),
+    bf16=gpu,
+    use_cpu=not gpu,
     report_to=[],
     save_strategy="no",
     disable_tqdm=True,
-    **(best if work.flags == "best" else {}),
+    **FLAGS[work.flags],
 )
 trainer = Trainer(
     model=net,
     args=arguments,
     train_dataset=Dataset.from_dict({"input_ids": rows.ids, "labels": rows.about}),
-    data_collator=DataCollatorWithPadding(tokenizer, padding=True),
+    data_collator=clock.watching(DataCollatorWithPadding(tokenizer, padding=True)),
     callbacks=[Watch()],
 )
 clock.start()
 trainer.train()
 clock.stop()
 tokens = work.epochs * rows.tokens() if work.steps < 0 else None
-clock.report(tokens=tokens, **scored(net, work, tokenizer))
+more: dict[str, Any] = {}
+if gpu:
+    more["gpu_memory_mb"] = torch.cuda.max_memory_allocated() / 2**20
+    more["tokens_per_second"] = clock.steady()
+    # Scoring is on the CPU, as its rows are.
+    net.cpu()
+clock.report(tokens=tokens, **more, **scored(net, work, tokenizer))

@@ -19,7 +19,7 @@ torch.manual_seed(work.seed)
 tokenizer = AutoTokenizer.from_pretrained(work.model)
 classes = work.task == "classification"
 auto: Any = AutoModelForSequenceClassification if classes else AutoModelForCausalLM
-more: dict[str, Any] = four_bit() if work.trains == "qlora" else {}
+more: dict[str, Any] = four_bit() if work.trains == "qlora" else {"dtype": torch.float32}
 if classes:
     more |= classifier_config(work.model, len(labels(work)))
 net: Any = auto.from_pretrained(work.model, **more)
@@ -31,7 +31,9 @@ elif classes:
     freeze(net, work.trains)
 data = Rows.of(work, "train", tokenizer)
 trained = [p for p in net.parameters() if p.requires_grad]
-optimizer = torch.optim.AdamW(trained, lr=work.learning_rate, fused=True)
+optimizer = torch.optim.AdamW(
+    trained, lr=work.learning_rate, weight_decay=work.weight_decay, fused=True
+)
 draw = random.Random(work.seed)
 total = work.epochs * -(-len(data.ids) // work.batch_size)
 total = total if work.steps < 0 else work.steps

@@ -1,26 +1,23 @@
-"""What this machine reaches at best, in operations a second: a 2048-cubed float32 product."""
+"""What a device reaches at best, in operations a second: a square matrix product.
+
+python roof.py               2048-cubed in float32 on the CPU
+python roof.py SIDE          SIDE-cubed in bfloat16 on the GPU, if there is one
+"""
 
 from __future__ import annotations
 
 import json
-import time
+import sys
 
 import torch
 
-SIDE = 2048
+from llmexp.profiling.roof import SIDE, roof
 
-
-def roof(seconds: float = 3.0) -> float:
-    """The fastest of the products that fit into some seconds."""
-    a, b = torch.randn(SIDE, SIDE), torch.randn(SIDE, SIDE)
-    torch.mm(a, b)
-    best, until = float("inf"), time.perf_counter() + seconds
-    while time.perf_counter() < until:
-        began = time.perf_counter()
-        torch.mm(a, b)
-        best = min(best, time.perf_counter() - began)
-    return 2 * SIDE**3 / best
-
-
-if __name__ == "__main__":
-    print(json.dumps({"flops_per_second": roof()}))
+asked = [int(argument) for argument in sys.argv[1:]]
+device = torch.device("cuda" if asked and torch.cuda.is_available() else "cpu")
+dtype = torch.bfloat16 if asked else torch.float32
+found = {
+    "flops_per_second": roof(device, dtype, 3.0, *(asked or [SIDE])),
+    "device": torch.cuda.get_device_name() if device.type == "cuda" else "cpu",
+}
+print(json.dumps(found))

@@ -61,9 +61,13 @@ text = Path(work.train).read_text(encoding="utf-8")
 letters = {letter: i for i, letter in enumerate(sorted(set(text)))}
 data = torch.tensor([letters[letter] for letter in text])
 net = Gpt(len(letters))
-optimizer = torch.optim.AdamW(
-    net.parameters(), lr=work.learning_rate, betas=(0.9, 0.99), weight_decay=0.1, fused=True
-)
+matrices = [p for p in net.parameters() if p.ndim >= 2]
+vectors = [p for p in net.parameters() if p.ndim < 2]
+groups = [
+    {"params": matrices, "weight_decay": work.weight_decay},
+    {"params": vectors, "weight_decay": 0.0},
+]
+optimizer = torch.optim.AdamW(groups, lr=work.learning_rate, betas=(0.9, 0.99), fused=True)
 clock.start()
 for _ in range(work.steps):
     at = [draw.randrange(len(data) - length) for _ in range(work.batch_size)]

@@ -18,14 +18,17 @@ tokenizer = AutoTokenizer.from_pretrained(work.model)
 net = AutoModelForCausalLM.from_pretrained(
     work.model, **(four_bit() if work.trains == "qlora" else {})
 )
+best = {
+    "train_sampling_strategy": "group_by_length",
+    "gradient_checkpointing": False,
+    "max_grad_norm": 0.0,
+    "logging_strategy": "no",
+}
 FLAGS: dict[str, dict[str, Any]] = {
     "default": {},
-    "best": {
-        "train_sampling_strategy": "group_by_length",
-        "gradient_checkpointing": False,
-        "max_grad_norm": 0.0,
-        "logging_strategy": "no",
-    },
+    "best": best,
+    # Grouped by length the longest batch comes first, which is more work than another's first.
+    "first": {**best, "train_sampling_strategy": "random"},
     "packed": {"packing": True, "gradient_checkpointing": False, "logging_strategy": "no"},
 }
 
@@ -41,6 +44,7 @@ arguments = SFTConfig(
     max_steps=work.steps,
     per_device_train_batch_size=work.batch_size,
     learning_rate=work.learning_rate,
+    weight_decay=work.weight_decay,
     max_length=work.max_length,
     completion_only_loss=True,
     bf16=False,
@@ -59,6 +63,7 @@ trainer = SFTTrainer(
     peft_config=lora_config(net, classes=False),
     callbacks=[Watch()],
 )
+trainer.data_collator = clock.watching(trainer.data_collator)
 clock.start()
 trainer.train()
 clock.stop()

@@ -2,7 +2,8 @@
 
 A contestant is a program `python scripts/peers/NAME.py WORK.json`; its last line of output is one
 JSON object: fit_seconds, steps, tokens (real ones that were trained on), test loss or accuracy, and
-first_step_seconds (from the start of the process to the end of the first optimizer step).
+first_step_seconds (from the start of the process to the end of the first optimizer step) and
+first_step_tokens (real ones that step was computed on).
 """
 
 from __future__ import annotations
@@ -27,17 +28,22 @@ class Work:
     """A checkpoint's folder; of a text work the shape of a GPT-2, as JSON."""
     train: str
     test: str
+    few: str
+    """Rows to name as a validation set that nobody reads."""
     trains: str
     """head, top1, full, features, lora, qlora, scratch."""
     epochs: int
     batch_size: int
     max_length: int
     learning_rate: float
+    weight_decay: float = 0.0
+    """Of the trained parameters; with any, each contestant leaves out others of them."""
     steps: int = -1
     """Ends training after so many updates; -1: after the epochs."""
     seed: int = 0
     flags: str = "best"
-    """best, default or packed, of a peer."""
+    """Of a peer: best, default, packed, first (whose first batch is like any other); of a GPU's
+    also compiled and flash."""
 
     def rows(self, split: str) -> list[dict[str, str]]:
         lines = Path(getattr(self, split)).read_text(encoding="utf-8").splitlines()
@@ -53,6 +59,10 @@ class Clock:
 
     def __init__(self) -> None:
         self.first: float | None = None
+        self.tokens: list[int] = []
+        """Of each batch in turn, where a collator counts them."""
+        self.ends: list[float] = []
+        """Of each step."""
         self.began = 0.0
         self.ended = 0.0
         self.steps = 0
@@ -60,10 +70,26 @@ class Clock:
     def start(self) -> None:
         self.began = time.perf_counter()
 
+    def watching(self, collate: Any) -> Any:
+        """A collator that counts the real tokens of each batch."""
+
+        def counted(rows: Any) -> Any:
+            batch = collate(rows)
+            self.tokens.append(int(batch["attention_mask"].sum()))
+            return batch
+
+        return counted
+
     def stepped(self) -> None:
         self.steps += 1
+        self.ends.append(time.perf_counter())
         if self.first is None:
             self.first = time.time() - psutil.Process().create_time()
+
+    def steady(self) -> float:
+        """Tokens a second after the first third of the steps: a GPU warms up."""
+        skipped = max(1, self.steps // 3)
+        return sum(self.tokens[skipped : self.steps]) / (self.ends[-1] - self.ends[skipped - 1])
 
     def stop(self) -> None:
         """What comes after is no part of the fit."""
@@ -73,6 +99,7 @@ class Clock:
         found = {
             "fit_seconds": self.ended - self.began,
             "first_step_seconds": self.first,
+            "first_step_tokens": self.tokens[0] if self.tokens else None,
             "steps": self.steps,
         }
         print(json.dumps(found | more))
@@ -107,10 +134,14 @@ def lora_config(net: Any, classes: bool) -> Any:
 
 def four_bit() -> dict[str, Any]:
     """The base as strategy=qlora loads it."""
+    import torch
     from transformers import BitsAndBytesConfig
 
     settings = BitsAndBytesConfig(
-        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16 if torch.cuda.is_available() else torch.float32,
     )
     return {"quantization_config": settings}
 
