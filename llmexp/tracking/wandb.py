@@ -15,7 +15,7 @@ from llmexp.errors import UserError
 from llmexp.jobs.job import read_config
 from llmexp.jobs.launch import is_first
 from llmexp.jobs.results import write_atomic
-from llmexp.secrets import masked
+from llmexp.secrets import hidden, masked
 from llmexp.tracking.artifacts import publish
 from llmexp.tracking.base import Tracking, numbers
 from llmexp.tracking.login import why_offline
@@ -48,10 +48,16 @@ class Wandb(Tracking):
     """Keep data, model and files of the run as artifacts when online."""
 
     def check(self) -> list[str]:
-        why = why_offline() if self.required else None
-        if why is None:
-            return []
-        return [f"tracking.required: W&B is offline here ({why}); wandb login, or tracking=none"]
+        named = {"project": self.project, "entity": self.entity or ""}
+        found = [
+            f"tracking.{key}: holds a secret, and W&B shows it; give it a name of its own"
+            for key, name in named.items()
+            if hidden(name) != name
+        ]
+        if self.required and (why := why_offline()):
+            said = f"W&B is offline here ({why}); wandb login, or tracking=none"
+            found.append(f"tracking.required: {said}")
+        return found
 
     def unread(self) -> dict[str, str]:
         return {} if self.artifact else {"objective": "tracking.artifact=false: no best is marked"}
@@ -84,18 +90,19 @@ class Wandb(Tracking):
         """What W&B is told about this job."""
         tree, launch = read_config(folder)
         choices = e.config.choices
-        return {
-            "project": self.project,
-            "entity": self.entity,
-            "name": e.config.name,
-            "id": run_id(folder),
-            "resume": "allow",
-            "group": folder.parent.name if launch["sweep"] else None,
-            "job_type": choices.strategy,
-            "tags": [*e.config.tags, choices.strategy, choices.model, choices.data],
-            "config": masked(tree),
-            "dir": str(folder),
-        }
+        # The experiment holds what its variables hold: a file may put a secret anywhere in it.
+        shown: dict[str, Any] = masked(
+            {
+                "project": self.project,
+                "entity": self.entity,
+                "name": e.config.name,
+                "group": folder.parent.name if launch["sweep"] else None,
+                "job_type": choices.strategy,
+                "tags": [*e.config.tags, choices.strategy, choices.model, choices.data],
+            }
+        )
+        own = {"id": run_id(folder), "resume": "allow", "dir": str(folder)}
+        return shown | own | {"config": masked(tree)}
 
     def _open(self, settings: dict[str, Any], folder: Path) -> wandb.Run | None:
         """Open the run online, else offline, else say in one line that nobody watches."""
