@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from llmexp import masked_stream
 from llmexp.errors import ConfigError, UserError
 from llmexp.jobs import advice, changes, hydra_record
 from llmexp.jobs.launch import end_with_parent, is_first
@@ -117,6 +118,7 @@ def main(argv: list[str]) -> int:
     """Run the experiment of a folder and return its exit code."""
     if len(argv) != 1:
         raise UserError("usage: llmexp job FOLDER")
+    masked_stream.outlive_readers()
     folder = Path(argv[0]).resolve()
     read_config(folder)  # or it is no run folder, and gets no lock
     # The lock comes first: what follows writes into the folder however it ends.
@@ -162,7 +164,6 @@ def _discard(folder: Path) -> None:
 
 
 def _entry() -> None:
-    from llmexp import masked_stream
     from llmexp.cli import report
 
     masked_stream.install()
