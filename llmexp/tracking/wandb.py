@@ -67,12 +67,19 @@ class Wandb(Tracking):
 
         if not is_first():
             return WandbLogger(project=self.project, save_dir=context.folder)
+        from wandb.sdk.lib.import_hooks import unregister_all_post_import_hooks
+
+        from llmexp.tracking.wandb_logger import Tolerant
+
         run = self._open(self._settings(experiment, context.folder), context.folder)
         if run is None:
             return False
-        run.define_metric("trainer/global_step")
-        run.define_metric("*", step_metric="trainer/global_step", step_sync=True)
-        return WandbLogger(experiment=run, save_dir=context.folder)
+        # It would tell its process of later imports, which fail where that one is gone.
+        unregister_all_post_import_hooks()
+        with told():
+            run.define_metric("trainer/global_step")
+            run.define_metric("*", step_metric="trainer/global_step", step_sync=True)
+        return Tolerant(run, context.folder)
 
     def callbacks(self, folder: Path) -> list[pl.Callback]:
         from llmexp.callbacks.samples import Samples
@@ -84,7 +91,10 @@ class Wandb(Tracking):
         """A run that is resumed online has the steps that were sent."""
         import wandb
 
-        return -1 if wandb.run is None else int(wandb.run.summary.get("trainer/global_step", -1))
+        if wandb.run is not None:
+            with told():
+                return int(wandb.run.summary.get("trainer/global_step", -1))
+        return -1
 
     def _settings(self, e: Experiment, folder: Path) -> dict[str, Any]:
         """What W&B is told about this job."""
@@ -149,22 +159,35 @@ class Wandb(Tracking):
             folder = Path(run.dir).parents[2]
             if self.artifact and module is not None and not run.offline:
                 publish(run, folder, result, read_config(folder)[0]["objective"])
-        with told():
+        with told(last=True):
             run.finish(exit_code=0 if result["status"] == "completed" else 1)
         if run.offline:
             print(f"W&B was offline\n{commands(run)}", flush=True)
 
 
 @contextmanager
-def told() -> Iterator[None]:
+def told(last: bool = False) -> Iterator[None]:
     """An error of W&B is a line: what a run found is in its folder all the same.
 
-    What its service and its network raise has no class in common but `Exception`.
+    What its service and its network raise has no class in common but `Exception`. `last`: nothing
+    follows, so that after an error this process has no more to do with W&B.
     """
     try:
         yield
     except Exception as error:
-        print(f"W&B: {first_line(error)}", flush=True)
+        print(f"W&B: {first_line(error)}; all of it is in the run's folder", flush=True)
+        if last or isinstance(error, ConnectionError):
+            leave()
+
+
+def leave() -> None:
+    """W&B's process is gone: this one forgets it, and does not look for it when it exits."""
+    import wandb
+    from wandb.sdk.lib.module import unset_globals
+
+    with suppress(Exception, SystemExit):
+        wandb.teardown()
+    unset_globals()
 
 
 def first_line(error: Exception) -> str:
