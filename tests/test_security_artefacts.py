@@ -283,6 +283,8 @@ RECORDED = {
     "no mapping": "- 1\n",
     "nothing": "",
     "a launch that is none": "launch: 3\n",
+    "a launch of other types": "launch: {overrides: 3, sweep: [a]}\n",
+    "a launch that made the folder": "launch: {made: true, sweep: false}\n",
     "no YAML": "a: [1\n",
     "code that somebody trusted": (
         "model: {_target_: llmexp.models.HFModel, path: a/b, trust_remote_code: true,\n"
@@ -303,6 +305,7 @@ def test_the_config_of_somebody_elses_run_is_one_sentence_or_a_list_of_them(
     with pytest.raises(UserError):
         job.main([str(tmp_path / "run")])
     trap.assert_untouched()
+    assert (tmp_path / "run" / "config.yaml").read_text() == text
     assert {path.name for path in (tmp_path / "run").iterdir()} <= {"config.yaml", ".lock"}
 
 

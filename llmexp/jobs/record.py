@@ -69,7 +69,7 @@ class Record:
             "energy_kwh": None,
         }
         self.result: dict[str, Any] = {
-            **begun(folder, tree, self.overrides, launch.get("options", [])),
+            **begun(folder, tree, self.overrides, launch["options"]),
             "started": self.lives.started,
             "task": experiment.task.kind,
             "baseline": {},
