@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 from sklearn.metrics import precision_recall_curve
 
-from llmexp.secrets import masked
+from llmexp.secrets import hidden, masked
 from llmexp.tracking import artifacts
 from llmexp.tracking.artifacts import aliases
 from llmexp.tracking.base import numbers
@@ -235,6 +235,23 @@ def test_the_network_s_answers_can_be_read_as_it_learns(
     assert tables == [2, 2]
     shown = columns_of(folder, "test/predictions")
     assert {"input", "reference", "prediction", "exact_match", "rouge_l"} <= set(shown)
+
+
+def test_answers_of_a_validation_hold_no_secret(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither in the file nor in the table; on resuming they are written as they stand."""
+    for i, text in enumerate(tiny.TEXTS):
+        monkeypatch.setenv(f"LAB_{i}_API_KEY", text[:20])
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    folder = tmp_path / "a"
+    model = tiny.llama(tmp_path / "llama")
+    given = [f"model.path={model}", *runs.answered(tmp_path / "data"), "strategy=lora"]
+    runs.finished(folder, "model=local", *given, "tracking=wandb", "tracking.samples=8")
+    lines = (folder / "samples.jsonl").read_text()
+    assert "***" in lines and hidden(lines) == lines
+    (table,) = folder.glob("wandb/*/files/media/table/val/samples*.table.json")
+    assert "***" in table.read_text() and hidden(table.read_text()) == table.read_text()
 
 
 def columns_of(folder: Path, key: str) -> list[str]:

@@ -8,6 +8,7 @@ import pytorch_lightning as pl
 
 from llmexp.jobs.events import whole_lines
 from llmexp.jobs.results import write_atomic
+from llmexp.secrets import leaves_hidden
 from llmexp.tasks.base import Row
 
 
@@ -41,7 +42,7 @@ class Samples(pl.Callback):
         if not rows:
             return
         self.written_at = trainer.global_step
-        answers = context.task.written(pl_module.net, rows, context.tokenizer)
+        answers = leaves_hidden(context.task.written(pl_module.net, rows, context.tokenizer))
         found = [{"step": trainer.global_step, "index": i, **a} for i, a in enumerate(answers)]
         self._keep(found)
         for logger in trainer.loggers:
