@@ -99,6 +99,7 @@ def _sweep(args: argparse.Namespace, jobs: list[Composed]) -> int:
     from llmexp.sweeps.start import board_of
     from llmexp.sweeps.table import show
 
+    masked_stream.outlive_readers()
     shared = is_a(Search, jobs[0].hydra["sweeper"]["_target_"])
     with board_of(Path(jobs[0].hydra["sweep"]["dir"]), args.overrides, shared) as board:
         _hand_over(args, tell_apart(jobs), "hydra.mode=MULTIRUN")

@@ -120,8 +120,9 @@ def complaints(cfg: DictConfig) -> list[str]:
 
 
 def folder_complaints(cfg: DictConfig) -> list[str]:
-    """One sentence where a secret would become the name of a folder."""
-    places = {key: str(OmegaConf.select(cfg, key)) for key in ("hydra.run.dir", "hydra.sweep.dir")}
+    """One sentence where a secret would become the name of a run or of a folder."""
+    keys = ("name", "hydra.run.dir", "hydra.sweep.dir")
+    places = {key: str(OmegaConf.select(cfg, key)) for key in keys}
     return [
         f"{key}: would write something shaped like a secret into a folder's name"
         for key, place in places.items()

@@ -63,7 +63,13 @@ hardware.acelerator=cpu           | hardware.acelerator: did you mean accelerato
 trainer.max_epoch=3               | command line: trainer.max_epoch: did you mean max_epochs?
 trainer.max_epochs=three          | trainer.max_epochs: must be int or null, not 'three'
 trainer.accumulate_grad_batches=0 | trainer.accumulate_grad_batches: must be 1 or more, not 0
-trainer.callbacks=[]              | trainer.callbacks: the Trainer takes no such argument
+trainer.callbacks=[]              | trainer.callbacks: the run itself gives this argument
+trainer.plugins=[]                | trainer.plugins: the run itself gives this argument
+trainer.use_distributed_sampler=true | use_distributed_sampler: the run itself gives this argument
+trainer.enable_checkpointing=false | enable_checkpointing: the run itself gives this argument
+hardware.logger=false             | hardware.logger: the run itself gives this argument
+trainer.accelerator=cpu           | command line: trainer.accelerator: hardware.accelerator same
+hardware.max_epochs=2             | trainer.max_epochs: hardware.max_epochs is the same argument
 callbacks.checkpoint.monitr=x     | callbacks.checkpoint.monitr: did you mean monitor?
 callbacks.checkpoint.monitor=val/f1 | callbacks.checkpoint.mode: min wrong mode=max
 callbacks.early_stopping.mode=max | callbacks.early_stopping.mode: max wrong val/loss mode=min

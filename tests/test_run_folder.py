@@ -10,6 +10,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
+
+from llmexp.configure.compose import compose_jobs
+from llmexp.configure.preflight import build
+from llmexp.jobs.job import read_config
+from llmexp.jobs.record import Record
 
 ROOT = Path(__file__).parents[1]
 
@@ -52,6 +58,35 @@ def test_a_refused_run_takes_away_what_it_made_and_nothing_else(
     assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
     assert folder.exists() == bool(before)
     assert all((folder / name).read_text() == "keep me" for name in before)
+
+
+def test_a_run_that_cannot_go_on_keeps_its_folder(tmp_path: Path) -> None:
+    """It died before its first checkpoint; a note was added, and its data file is gone."""
+    folder, rows = tmp_path / "mine", tmp_path / "rows.csv"
+    rows.write_text("text,label\n" + "one,a\ntwo,b\n" * 20)
+    (composed,) = compose_jobs(
+        ["tracking=none", "data=classification", f"data.train={rows}"], "run", None, False
+    )
+    folder.mkdir()
+    launch = {"overrides": [], "sweep": False, "made": True}
+    (folder / "config.yaml").write_text(OmegaConf.to_yaml({**composed.tree, "launch": launch}))
+    (folder / "result.json").write_text('{"status": "running"}')
+    (folder / "notes.txt").write_text("keep me")
+    rows.unlink()
+    command = [sys.executable, "-m", "llmexp", "job", str(folder)]
+    done = subprocess.run(command, cwd=ROOT, env=os.environ, capture_output=True, text=True)
+    assert done.returncode == 2 and "no such file" in done.stderr, done.stderr
+    assert (folder / "notes.txt").read_text() == "keep me"
+    assert json.loads((folder / "result.json").read_text())["status"] == "failed"
+
+
+@pytest.mark.parametrize("launch", [{}, {"made": True}], ids=["nothing", "half of it"])
+def test_how_a_run_was_launched_may_be_left_out(launch: dict[str, bool], tmp_path: Path) -> None:
+    (composed,) = compose_jobs(["tracking=none"], "run", None, False)
+    (tmp_path / "config.yaml").write_text(OmegaConf.to_yaml({**composed.tree, "launch": launch}))
+    tree, how = read_config(tmp_path)
+    assert how == {"overrides": [], "options": [], "sweep": False}
+    assert Record(build(tree), tmp_path).overrides == []
 
 
 def test_files_of_somebody_elses_in_the_folder_of_a_run_are_left_alone(tmp_path: Path) -> None:

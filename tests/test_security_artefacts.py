@@ -19,6 +19,8 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 
 import llmexp
 from llmexp.artefact import code_in
+from llmexp.configure.compose import compose_jobs, open_keys
+from llmexp.configure.trust import is_trusted
 from llmexp.data import templates
 from llmexp.data.sources import load_examples
 from llmexp.errors import UserError
@@ -283,6 +285,8 @@ RECORDED = {
     "no mapping": "- 1\n",
     "nothing": "",
     "a launch that is none": "launch: 3\n",
+    "a launch of other types": "launch: {overrides: 3, sweep: [a]}\n",
+    "a launch that made the folder": "launch: {made: true, sweep: false}\n",
     "no YAML": "a: [1\n",
     "code that somebody trusted": (
         "model: {_target_: llmexp.models.HFModel, path: a/b, trust_remote_code: true,\n"
@@ -303,6 +307,7 @@ def test_the_config_of_somebody_elses_run_is_one_sentence_or_a_list_of_them(
     with pytest.raises(UserError):
         job.main([str(tmp_path / "run")])
     trap.assert_untouched()
+    assert (tmp_path / "run" / "config.yaml").read_text() == text
     assert {path.name for path in (tmp_path / "run").iterdir()} <= {"config.yaml", ".lock"}
 
 
@@ -357,6 +362,19 @@ def test_code_of_a_checkpoint_needs_a_commit_and_a_person_and_is_recorded(
     assert HFModel(path="someone/model").remote_code() is None
     moving = HFModel(path="someone/model", revision="main", trust_remote_code=True)
     assert "40 hex digits" in moving.check()[0]
+
+
+def test_a_sweep_may_run_the_code_of_several_commits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LLMEXP_ALLOW", raising=False)
+    monkeypatch.setenv("LLMEXP_TRUSTED_CODE", "")
+    both = ["ab" * 20, "cd" * 20]
+    words = ["tracking=none", "model=local", "model.path=someone/model"]
+    words += ["model.trust_remote_code=true", f"model.revision={','.join(both)}"]
+    assert len(compose_jobs(open_keys(words), "run", None, True)) == 2
+    for revision in both:
+        assert is_trusted("someone/model", revision)
+    assert not is_trusted("someone/model", "ef" * 20)
+    assert not is_trusted("another/model", both[0])
 
 
 def test_fields_that_name_code_are_found_at_any_depth() -> None:

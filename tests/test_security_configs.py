@@ -218,3 +218,14 @@ def test_a_run_of_somebody_elses_writes_only_where_one_of_ours_may(
     assert sorted(trap.folder.iterdir()) == before
     monkeypatch.setenv("LLMEXP_ROOT", "/var:/etc")
     assert roots.of_run(tree, trap.folder) == []
+
+
+@pytest.mark.parametrize(
+    "place", ["file:///var/tmp/x", "local:///x", "s3://theirs/x", "memory://x", "a::file:///x"]
+)
+def test_a_run_of_somebody_elses_writes_to_no_address(place: str, tmp_path: Path) -> None:
+    """Read as a path it would be a folder of a strange name here; fsspec reads it otherwise."""
+    profiler = {"_target_": "pytorch_lightning.profilers.SimpleProfiler", "dirpath": place}
+    (said,) = roots.of_run({"trainer": {"profiler": profiler}}, tmp_path)
+    assert f"trainer.profiler.dirpath: {place} lies outside the run" in said
+    assert "LLMEXP_ROOT" not in said

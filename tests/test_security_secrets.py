@@ -34,7 +34,7 @@ STDOUT = "ghp_stdoutcanary0123456789"
 CORE = "environment-canary-0123"
 CANARIES = (CORE, WANDB, OVERRIDE, YAML, DOTENV, STDOUT)
 EXPERIMENT = f"""# @package _global_
-tags: [{YAML}]
+tags: [{YAML}, '${{oc.env:LAB_API_KEY}}']
 callbacks:
   talker: {{_target_: mylab.talker.Talker, token: '${{oc.env:LAB_API_KEY}}'}}
 """
@@ -133,6 +133,14 @@ def test_a_secret_does_not_name_a_folder() -> None:
     assert "hydra.run.dir: would write something shaped like a secret" in refusal(
         [f"name={OVERRIDE}"]
     )
+
+
+@pytest.mark.parametrize("key", ["project", "entity"])
+def test_a_secret_names_nothing_that_wandb_shows(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LAB_API_KEY", CORE)
+    said = refusal(["tracking=wandb", f"tracking.{key}=${{oc.env:LAB_API_KEY}}"])
+    assert f"tracking.{key}: holds a secret, and W&B shows it" in said
+    assert CORE not in said and len(said.splitlines()) == 1
 
 
 def test_classes_and_columns_may_be_called_what_they_are() -> None:

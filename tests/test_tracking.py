@@ -21,10 +21,11 @@ import pytest
 from sklearn.metrics import precision_recall_curve
 
 from llmexp.callbacks.samples import Samples
-from llmexp.secrets import masked
+from llmexp.secrets import hidden, masked
 from llmexp.tracking import artifacts
 from llmexp.tracking.artifacts import aliases
 from llmexp.tracking.base import numbers
+from llmexp.tracking.csv import CSV
 from llmexp.tracking.login import WAIT
 from llmexp.tracking.media import TEXT_LENGTH, charts, predictions
 from llmexp.tracking.wandb import summary
@@ -238,6 +239,23 @@ def test_the_network_s_answers_can_be_read_as_it_learns(
     assert wanted <= set(columns_of(folder, "test/predictions"))
     assert {"step", "index"} | wanted <= set(columns_of(folder, "val/samples"))
     assert all(0 <= line["rouge_l"] <= 1 for line in lines)
+
+
+def test_answers_of_a_validation_hold_no_secret(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither in the file nor in the table; on resuming they are written as they stand."""
+    for i, text in enumerate(tiny.TEXTS):
+        monkeypatch.setenv(f"LAB_{i}_API_KEY", text[:20])
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    folder = tmp_path / "a"
+    model = tiny.llama(tmp_path / "llama")
+    given = [f"model.path={model}", *runs.answered(tmp_path / "data"), "strategy=lora"]
+    runs.finished(folder, "model=local", *given, "tracking=wandb", "tracking.samples=8")
+    lines = (folder / "samples.jsonl").read_text()
+    assert "***" in lines and hidden(lines) == lines
+    (table,) = folder.glob("wandb/*/files/media/table/val/samples*.table.json")
+    assert "***" in table.read_text() and hidden(table.read_text()) == table.read_text()
 
 
 def columns_of(folder: Path, key: str) -> list[str]:
@@ -491,6 +509,50 @@ def test_an_unreachable_server_costs_seconds_and_one_line(
     folder = tmp_path / "a"
     assert run(folder, *tracked, *COMMON)["status"] == "completed"
     assert offline(folder)["summary"]["status"] == "completed"
+
+
+def test_a_run_goes_on_without_wandbs_processes(
+    tracked: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are killed after the third of six steps: one line, the history is whole."""
+    monkeypatch.setenv("PYTHONPATH", f"{ROOT}:{ROOT / 'tests' / 'extend'}")
+    monkeypatch.setenv("LLMEXP_ALLOW", "mylab")
+    vandal = "callbacks.vandal={_target_: mylab.vandal.Vandal, step: 3}"
+    folder = tmp_path / "a"
+    done = subprocess.run(
+        [sys.executable, "run.py", *tracked, *COMMON, vandal, f"hydra.run.dir={folder}"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    said = done.stdout + done.stderr
+    assert done.returncode == 0, said
+    assert json.loads((folder / "result.json").read_text())["status"] == "completed"
+    told = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [event["step"] for event in told if "train/loss" in event] == [1, 2, 3, 4, 5, 6]
+    assert any("val/loss" in event for event in told) and any("test/loss" in e for e in told)
+    assert "Traceback" not in said and said.count("W&B: ") == 1, said
+
+
+def test_a_tracker_that_fails_at_the_end_does_not_fail_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its folder is gone when the last numbers are written."""
+    folder = tmp_path / "a"
+    finish = CSV.finish
+
+    def vanished(self: CSV, result: dict[str, Any], module: Any) -> None:
+        shutil.rmtree(folder / "csv")
+        (folder / "csv").touch()
+        finish(self, result, module)
+
+    monkeypatch.setattr(CSV, "finish", vanished)
+    model = tiny.bert(tmp_path / "bert", labels=3)
+    given = [f"model.path={model}", *runs.classified(tmp_path / "data"), "strategy=head_only"]
+    assert runs.finished(folder, "model=local", *given, "tracking=csv")["status"] == "completed"
+    assert json.loads((folder / "result.json").read_text())["status"] == "completed"
+    assert "the tracker could not write its end: NotADirectoryError" in capsys.readouterr().out
 
 
 def test_secrets_are_masked_by_name_and_by_shape() -> None:

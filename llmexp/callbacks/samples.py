@@ -8,6 +8,7 @@ import pytorch_lightning as pl
 
 from llmexp.jobs.events import whole_lines
 from llmexp.jobs.results import write_atomic
+from llmexp.secrets import leaves_hidden
 from llmexp.tasks.base import Row
 from llmexp.tracking.media import cells, scored
 
@@ -43,7 +44,7 @@ class Samples(pl.Callback):
             return
         self.written_at = trainer.global_step
         answers = context.task.written(pl_module.net, rows, context.tokenizer)
-        known = [scored(answer, context.task) for answer in answers]
+        known = [leaves_hidden(scored(answer, context.task)) for answer in answers]
         found = [{"step": trainer.global_step, "index": i, **row} for i, row in enumerate(known)]
         self._keep(found)
         columns, data = cells(found)

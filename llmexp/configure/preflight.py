@@ -23,15 +23,6 @@ if TYPE_CHECKING:
 UNIONS = (Union, UnionType)
 Where = Callable[[str], str]
 GROUPS = ("strategy", "model", "data", "optim", "tracking")
-# Computed by the run itself, so naming them in YAML would have no effect.
-TRAINER_OWN = {
-    "callbacks",
-    "logger",
-    "default_root_dir",
-    "enable_progress_bar",
-    "enable_checkpointing",
-    "use_distributed_sampler",
-}
 
 
 @dataclass(frozen=True)

@@ -44,12 +44,18 @@ def of_run(tree: dict[str, Any], folder: Path) -> list[str]:
     """
     allowed = [folder, *roots()]
     return [
-        f"{folder.name}/config.yaml: {key}: {value} lies outside the run and this folder; if it "
-        f"may write there, start with LLMEXP_ROOT={value} in the environment"
+        f"{folder.name}/config.yaml: {key}: {value} lies outside the run and this folder; "
+        f"{_permit(value)}"
         for part in ("callbacks", "trainer", "tracking")
         for key, name, value in named(tree.get(part), part)
         if name in WRITTEN and isinstance(value, str) and not is_below(value, allowed)
     ]
+
+
+def _permit(place: str) -> str:
+    if is_address(place):
+        return "to write there, go on with the run's own command, its resume_command"
+    return f"if it may write there, start with LLMEXP_ROOT={place} in the environment"
 
 
 def roots() -> list[Path]:
@@ -60,11 +66,19 @@ def roots() -> list[Path]:
 
 
 def is_below(place: str, allowed: list[Path]) -> bool:
-    """Whether a path stays under one of the roots, once links and dots are followed."""
-    if "\0" in place or len(place) > 4096:
+    """Whether a path stays under one of the roots, once links and dots are followed.
+
+    An address stays under none: Lightning writes through fsspec, to which it is no folder of that
+    name here but another place, on this machine too (`file://`), or several in a chain (`::`).
+    """
+    if "\0" in place or len(place) > 4096 or is_address(place):
         return False
     whole = Path(place).expanduser().resolve()
     return any(whole.is_relative_to(root.expanduser().resolve()) for root in allowed)
+
+
+def is_address(place: str) -> bool:
+    return "://" in place or "::" in place
 
 
 def _places(cfg: DictConfig, tree: dict[str, Any]) -> Iterator[tuple[str, str]]:

@@ -10,8 +10,16 @@ from llmexp.errors import did_you_mean, shown
 
 Where = Callable[[str], str]
 TRAINER = "pytorch_lightning.Trainer"
-# Computed by the run itself, so naming them in YAML would have no effect.
-TRAINER_OWN = {"callbacks", "logger", "default_root_dir", "enable_progress_bar"}
+# What the run itself gives to the Trainer (`llmexp.hardware.build_trainer`).
+TRAINER_OWN = {
+    "callbacks",
+    "default_root_dir",
+    "enable_checkpointing",
+    "enable_progress_bar",
+    "logger",
+    "plugins",
+    "use_distributed_sampler",
+}
 
 
 def complaints(tree: dict[str, Any], where: Where) -> list[str]:
@@ -21,6 +29,7 @@ def complaints(tree: dict[str, Any], where: Where) -> list[str]:
         node = tree.get(group)
         if isinstance(node, dict):
             found += list(_trainer(node, group))
+    found += list(_twice(tree.get("trainer"), tree.get("hardware")))
     callbacks = tree.get("callbacks")
     for name, node in callbacks.items() if isinstance(callbacks, dict) else ():
         key = f"callbacks.{name}"
@@ -37,7 +46,9 @@ def _trainer(node: dict[str, Any], group: str) -> Iterator[tuple[str, str]]:
     known = (signatures.arguments(TRAINER) or set()) - TRAINER_OWN
     for name, value in node.items():
         key = f"{group}.{name}"
-        if name not in known:
+        if name in TRAINER_OWN:
+            yield key, "the run itself gives this argument to the Trainer"
+        elif name not in known:
             yield key, f"the Trainer takes no such argument; {did_you_mean(name, known)}"
         elif isinstance(value, (dict, list)):
             yield from _within(value, key)
@@ -46,6 +57,13 @@ def _trainer(node: dict[str, Any], group: str) -> Iterator[tuple[str, str]]:
     rows = node.get("accumulate_grad_batches")
     if type(rows) is int and rows < 1:
         yield f"{group}.accumulate_grad_batches", f"must be 1 or more, not {rows}"
+
+
+def _twice(trainer: Any, hardware: Any) -> Iterator[tuple[str, str]]:
+    """Both groups are arguments of the one Trainer."""
+    both = isinstance(trainer, dict) and isinstance(hardware, dict)
+    for name in sorted(trainer.keys() & hardware.keys()) if both else ():
+        yield f"trainer.{name}", f"hardware.{name} is the same argument; leave out one of the two"
 
 
 def _bound(node: dict[str, Any], key: str) -> Iterator[tuple[str, str]]:

@@ -27,8 +27,10 @@ def complaints(tree: dict[str, Any], typed: Callable[[str], bool]) -> list[str]:
             f"{key}: runs the code of {place}; if you trust it, say {key}=true on the command "
             f"line, or LLMEXP_ALLOW={model.get('path')} in the environment"
         ]
-    # The job of this run, in a process of its own, reads a config that could be anybody's.
-    os.environ[GRANTED] = place
+    # The jobs, in processes of their own, read configs that could be anybody's; a sweep may have
+    # several models. What is not pinned is refused (`llmexp.models`).
+    if pinned(model.get("path"), model.get("revision")):
+        os.environ[GRANTED] = " ".join(sorted({*_granted(), place}))
     return []
 
 
@@ -40,5 +42,9 @@ def pinned(path: Any, revision: Any) -> bool:
 
 def is_trusted(path: Any, revision: Any) -> bool:
     """Whether a person has said that the code of this commit may run."""
-    granted = os.environ.get(GRANTED) == f"{path}@{revision}"
-    return pinned(path, revision) and (path in widened() or granted)
+    return pinned(path, revision) and (path in widened() or f"{path}@{revision}" in _granted())
+
+
+def _granted() -> list[str]:
+    """What a person has said so, by this process and those before it; no place holds a space."""
+    return os.environ.get(GRANTED, "").split()

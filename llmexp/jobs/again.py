@@ -35,8 +35,7 @@ def main(argv: list[str]) -> int:
     if launch.is_first():
         with FolderLock(folder) as lock:
             tree, how = read_config(folder)
-            # A run that is refused now must not be taken away with what it has.
-            again = {**tree, "resume": "auto", "launch": {**how, "made": False}}
+            again = {**tree, "resume": "auto", "launch": how}
             write_atomic(folder / CONFIG, OmegaConf.to_yaml(OmegaConf.create(again)))
             lock.keep()
     else:

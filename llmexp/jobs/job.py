@@ -6,9 +6,11 @@ rank sees the same config and Hydra is never asked to compose twice (Lightning #
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from contextlib import nullcontext
+from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from llmexp.errors import ConfigError, UserError
+from llmexp import masked_stream
+from llmexp.errors import ConfigError, UserError, shown
 from llmexp.jobs import advice, changes, hydra_record
 from llmexp.jobs.launch import end_with_parent, is_first
 from llmexp.jobs.lock import FILE as LOCK
@@ -37,6 +40,14 @@ from llmexp.jobs.signals import Signals
 from llmexp.secrets import leaves_hidden, recorded, supplied
 
 CONFIG = "config.yaml"
+# Names the folder that held nothing before this very command. Not in the folder's own config: there
+# it would still stand when the folder holds other things, and anybody can write one.
+MADE = "LLMEXP_MADE"
+# What a run may have written when it is refused.
+FILES = (CONFIG, LOCK, "result.json", ".room", "provenance.json", "metrics.jsonl", "rank_*.log")
+OURS = (*FILES, "wandb", "csv", "tensorboard")
+# How a run was launched, where its config does not say.
+LAUNCH: dict[str, Any] = {"overrides": [], "options": [], "sweep": False}
 
 
 def command(folder: Path) -> list[str]:
@@ -56,6 +67,7 @@ def prepare(cfg: DictConfig, hydra: DictConfig, keep: bool = False) -> Path:
         folder, tree
     )  # before a lock is left there; again below, where nobody else writes
     with FolderLock(folder) as lock:
+        made = all(path.name == LOCK for path in folder.iterdir())
         try:
             _write(folder, tree, hydra)
         except OSError as error:
@@ -64,6 +76,7 @@ def prepare(cfg: DictConfig, hydra: DictConfig, keep: bool = False) -> Path:
             raise UserError(advice.room(folder, error)) from error
         if keep:
             lock.keep()
+            os.environ[MADE] = str(folder.resolve()) if made else ""
     return folder
 
 
@@ -83,7 +96,6 @@ def _write(folder: Path, tree: dict[str, Any], hydra: DictConfig) -> None:
         "overrides": overrides,
         "options": hydra_record.options(hydra),
         "sweep": hydra.mode.name == "MULTIRUN",
-        "made": all(path.name == LOCK for path in folder.iterdir()),
     }
     text = OmegaConf.to_yaml({**tree, "launch": launch})
     if (folder / CONFIG).is_file():
@@ -105,23 +117,33 @@ def read_config(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         tree: Any = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
     except (YAMLError, UnicodeDecodeError, OmegaConfBaseException, OSError) as error:
         raise UserError(f"{path} is no recorded config: {str(error).splitlines()[0]}") from error
-    launch = {"overrides": [], "sweep": False}
-    if isinstance(tree, dict):
-        launch = tree.pop("launch", launch)
-    if not isinstance(tree, dict) or not isinstance(launch, dict):
+    launch = tree.pop("launch", {}) if isinstance(tree, dict) else None
+    if not isinstance(launch, dict):
         raise UserError(f"{path} is no recorded config: it is no mapping of groups")
-    return tree, launch
+    return tree, _normal(launch, path)
+
+
+def _normal(launch: dict[str, Any], path: Path) -> dict[str, Any]:
+    """How a run was launched, with every key there and of its type."""
+    found = {key: launch.get(key, default) for key, default in LAUNCH.items()}
+    for key, value in found.items():
+        words = value if isinstance(value, list) else []
+        if type(value) is not type(LAUNCH[key]) or not all(isinstance(w, str) for w in words):
+            raise UserError(f"{path} is no recorded config: launch.{key} is {shown(value)}")
+    return found
 
 
 def main(argv: list[str]) -> int:
     """Run the experiment of a folder and return its exit code."""
     if len(argv) != 1:
         raise UserError("usage: llmexp job FOLDER")
+    masked_stream.outlive_readers()
     folder = Path(argv[0]).resolve()
     read_config(folder)  # or it is no run folder, and gets no lock
     # The lock comes first: what follows writes into the folder however it ends.
     with FolderLock(folder) if is_first() else nullcontext(), Signals() as signals:
-        tree, launch = read_config(folder)
+        tree, _ = read_config(folder)
+        made = os.environ.pop(MADE, "") == str(folder)
         signals.last_words = partial(mark_stopped, folder)
         try:
             signals.release()
@@ -131,12 +153,13 @@ def main(argv: list[str]) -> int:
                     print(f"{folder} is completed: there is nothing to resume")
                 return 0
             end_with_parent()
-            return _run(folder, tree, launch, signals)
+            return _run(folder, tree, made, signals)
         except Stopped as stop:
             return mark_stopped(folder, stop.status, str(stop))
 
 
-def _run(folder: Path, tree: dict[str, Any], launch: dict[str, Any], signals: Signals) -> int:
+def _run(folder: Path, tree: dict[str, Any], made: bool, signals: Signals) -> int:
+    """The exit code of the run; `made`: its folder held nothing before."""
     from llmexp.configure.preflight import build
     from llmexp.unneeded import import_torchmetrics
 
@@ -147,13 +170,16 @@ def _run(folder: Path, tree: dict[str, Any], launch: dict[str, Any], signals: Si
 
         result = run(experiment, folder, signals)
     except UserError as error:
-        # Only where the folder held nothing before us: a user may name one that holds other things.
-        mine = launch.get("made") and not launch["sweep"] and not changes.has_results(folder)
-        if mine and is_first():
+        if made and is_first() and _holds_only_ours(folder):
             _discard(folder)
         mark_stopped(folder, "failed", str(error))
         raise
     return EXIT_CODES[result["status"]]
+
+
+def _holds_only_ours(folder: Path) -> bool:
+    names = [path.name for path in folder.iterdir()]
+    return all(any(fnmatchcase(name, ours) for ours in OURS) for name in names)
 
 
 def _discard(folder: Path) -> None:
@@ -164,7 +190,6 @@ def _discard(folder: Path) -> None:
 
 
 def _entry() -> None:
-    from llmexp import masked_stream
     from llmexp.cli import report
 
     masked_stream.install()

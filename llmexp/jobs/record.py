@@ -18,7 +18,6 @@ from llmexp.jobs.provenance import provenance
 from llmexp.jobs.results import (
     begun,
     forget_room,
-    is_full,
     read_object,
     reserve,
     write_atomic,
@@ -70,7 +69,7 @@ class Record:
             "energy_kwh": None,
         }
         self.result: dict[str, Any] = {
-            **begun(folder, tree, self.overrides, launch.get("options", [])),
+            **begun(folder, tree, self.overrides, launch["options"]),
             "started": self.lives.started,
             "task": experiment.task.kind,
             "baseline": {},
@@ -174,12 +173,13 @@ class Record:
             return
         write_result(self.folder, self.result)
         forget_room(self.folder)
+        # How the run ended is written; a tracker, which may be anybody's class, changes it no more.
         try:
             self.tracking.finish(self.result, self.module)
-        except OSError as error:
-            if not is_full(error):
-                raise
-            print(f"the tracker could not write its end: {error}", flush=True)
+        except Exception as error:
+            print(
+                f"the tracker could not write its end: {type(error).__name__}: {error}", flush=True
+            )
 
 
 def count(parameter: Any) -> int:

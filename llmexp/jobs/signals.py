@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from types import FrameType, TracebackType
 from typing import Any, NoReturn
@@ -86,13 +86,14 @@ class Signals:
         # A forked data worker inherits this handler, and has nothing to save.
         if os.getpid() != self._owner:
             os._exit(128 + number)
-        now = time.monotonic()
-        first, again = self.asked == 0, now - self._at < ONE_WISH_SECONDS
-        if not first and again:
+        now, first = time.monotonic(), self.asked == 0
+        if not first and _one_wish(self.asked, number, now - self._at):
             return
         self.asked, self._at = number, now
         if first and self.patient:
-            print("finishing the step, then saving; once more to stop at once", file=sys.stderr)
+            # Not print: it may be what was interrupted, and its reader may have ended of the same.
+            with suppress(OSError):
+                os.write(2, b"finishing the step, then saving; once more to stop at once\n")
             return
         for other in self.others:
             other.send_signal(number)
@@ -110,14 +111,16 @@ class Signals:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
     def _hear(self, read: int) -> None:
-        first: float | None = None
+        asked, at = 0, 0.0
         while heard := os.read(read, 1):
-            if heard[0] not in REASONS:
+            number = heard[0]
+            if number not in REASONS:
                 continue
-            first = time.monotonic() if first is None else first
-            if time.monotonic() - first >= ONE_WISH_SECONDS:
+            if not asked:
+                asked, at = number, time.monotonic()
+            elif not _one_wish(asked, number, time.monotonic() - at):
                 time.sleep(self.last_seconds)
-                self._give_up(heard[0])
+                self._give_up(number)
         os.close(read)
 
     def _give_up(self, number: int) -> None:
@@ -131,6 +134,14 @@ class Signals:
                 other.kill()
         finally:
             os._exit(EXIT_CODES[status])
+
+
+def _one_wish(asked: int, number: int, seconds: float) -> bool:
+    """Whether a signal says once more what another one said so many seconds before.
+
+    SLURM's warning and SIGTERM ask for the same, and a queue may send both.
+    """
+    return REASONS[asked][0] == REASONS[number][0] and seconds < ONE_WISH_SECONDS
 
 
 def hold() -> None:

@@ -15,7 +15,7 @@ from llmexp.errors import UserError
 from llmexp.jobs.job import read_config
 from llmexp.jobs.launch import is_first
 from llmexp.jobs.results import write_atomic
-from llmexp.secrets import masked
+from llmexp.secrets import hidden, masked
 from llmexp.tracking.artifacts import publish
 from llmexp.tracking.base import Tracking, numbers
 from llmexp.tracking.login import why_offline
@@ -48,10 +48,16 @@ class Wandb(Tracking):
     """Keep data, model and files of the run as artifacts when online."""
 
     def check(self) -> list[str]:
-        why = why_offline() if self.required else None
-        if why is None:
-            return []
-        return [f"tracking.required: W&B is offline here ({why}); wandb login, or tracking=none"]
+        named = {"project": self.project, "entity": self.entity or ""}
+        found = [
+            f"tracking.{key}: holds a secret, and W&B shows it; give it a name of its own"
+            for key, name in named.items()
+            if hidden(name) != name
+        ]
+        if self.required and (why := why_offline()):
+            said = f"W&B is offline here ({why}); wandb login, or tracking=none"
+            found.append(f"tracking.required: {said}")
+        return found
 
     def unread(self) -> dict[str, str]:
         return {} if self.artifact else {"objective": "tracking.artifact=false: no best is marked"}
@@ -61,12 +67,19 @@ class Wandb(Tracking):
 
         if not is_first():
             return WandbLogger(project=self.project, save_dir=context.folder)
+        from wandb.sdk.lib.import_hooks import unregister_all_post_import_hooks
+
+        from llmexp.tracking.wandb_logger import Tolerant
+
         run = self._open(self._settings(experiment, context.folder), context.folder)
         if run is None:
             return False
-        run.define_metric("trainer/global_step")
-        run.define_metric("*", step_metric="trainer/global_step", step_sync=True)
-        return WandbLogger(experiment=run, save_dir=context.folder)
+        # It would tell its process of later imports, which fail where that one is gone.
+        unregister_all_post_import_hooks()
+        with told():
+            run.define_metric("trainer/global_step")
+            run.define_metric("*", step_metric="trainer/global_step", step_sync=True)
+        return Tolerant(run, context.folder)
 
     def callbacks(self, folder: Path) -> list[pl.Callback]:
         from llmexp.callbacks.samples import Samples
@@ -78,24 +91,28 @@ class Wandb(Tracking):
         """A run that is resumed online has the steps that were sent."""
         import wandb
 
-        return -1 if wandb.run is None else int(wandb.run.summary.get("trainer/global_step", -1))
+        if wandb.run is not None:
+            with told():
+                return int(wandb.run.summary.get("trainer/global_step", -1))
+        return -1
 
     def _settings(self, e: Experiment, folder: Path) -> dict[str, Any]:
         """What W&B is told about this job."""
         tree, launch = read_config(folder)
         choices = e.config.choices
-        return {
-            "project": self.project,
-            "entity": self.entity,
-            "name": e.config.name,
-            "id": run_id(folder),
-            "resume": "allow",
-            "group": folder.parent.name if launch["sweep"] else None,
-            "job_type": choices.strategy,
-            "tags": [*e.config.tags, choices.strategy, choices.model, choices.data],
-            "config": masked(tree),
-            "dir": str(folder),
-        }
+        # The experiment holds what its variables hold: a file may put a secret anywhere in it.
+        shown: dict[str, Any] = masked(
+            {
+                "project": self.project,
+                "entity": self.entity,
+                "name": e.config.name,
+                "group": folder.parent.name if launch["sweep"] else None,
+                "job_type": choices.strategy,
+                "tags": [*e.config.tags, choices.strategy, choices.model, choices.data],
+            }
+        )
+        own = {"id": run_id(folder), "resume": "allow", "dir": str(folder)}
+        return shown | own | {"config": masked(tree)}
 
     def _open(self, settings: dict[str, Any], folder: Path) -> wandb.Run | None:
         """Open the run online, else offline, else say in one line that nobody watches."""
@@ -142,22 +159,35 @@ class Wandb(Tracking):
             folder = Path(run.dir).parents[2]
             if self.artifact and module is not None and not run.offline:
                 publish(run, folder, result, read_config(folder)[0]["objective"])
-        with told():
+        with told(last=True):
             run.finish(exit_code=0 if result["status"] == "completed" else 1)
         if run.offline:
             print(f"W&B was offline\n{commands(run)}", flush=True)
 
 
 @contextmanager
-def told() -> Iterator[None]:
+def told(last: bool = False) -> Iterator[None]:
     """An error of W&B is a line: what a run found is in its folder all the same.
 
-    What its service and its network raise has no class in common but `Exception`.
+    What its service and its network raise has no class in common but `Exception`. `last`: nothing
+    follows, so that after an error this process has no more to do with W&B.
     """
     try:
         yield
     except Exception as error:
-        print(f"W&B: {first_line(error)}", flush=True)
+        print(f"W&B: {first_line(error)}; all of it is in the run's folder", flush=True)
+        if last or isinstance(error, ConnectionError):
+            leave()
+
+
+def leave() -> None:
+    """W&B's process is gone: this one forgets it, and does not look for it when it exits."""
+    import wandb
+    from wandb.sdk.lib.module import unset_globals
+
+    with suppress(Exception, SystemExit):
+        wandb.teardown()
+    unset_globals()
 
 
 def first_line(error: Exception) -> str:
