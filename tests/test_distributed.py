@@ -6,7 +6,6 @@ import json
 import os
 import random
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +15,7 @@ import pytest
 import torch
 
 from tests import tiny
+from tests.ports import free_port
 from tests.test_signals import at, environment, stopped
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -172,12 +172,6 @@ def test_slurm_starts_the_processes(inputs: list[str], tmp_path: Path) -> None:
         "SLURM_NODELIST": "localhost",
     }
     launched(tmp_path, inputs, [shared | {"SLURM_PROCID": n, "SLURM_NODEID": n} for n in "01"])
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def test_processes_from_outside_must_share_a_folder(inputs: list[str]) -> None:

@@ -58,6 +58,10 @@ PHASES: dict[str, tuple[str, list[str], bool]] = {
 }
 
 
+def by_place() -> dict[str, tuple[list[str], bool]]:
+    return {place: (overrides, saved) for place, overrides, saved in PHASES.values()}
+
+
 def environment(folder: Path, **more: str) -> dict[str, str]:
     folder.mkdir(parents=True, exist_ok=True)
     lab = {"PYTHONPATH": f"{ROOT}:{LAB}", "LLMEXP_ALLOW": "mylab", "SLOW_PLACES": str(folder)}
@@ -197,8 +201,7 @@ TOGETHER += [("saving", *TERM), ("test", *TERM), ("forward", *INT), ("saving", *
 def test_two_processes_stop_together(
     inputs: list[str], tmp_path: Path, place: str, number: int, code: int, status: str
 ) -> None:
-    phases = {p: (overrides, saved) for p, overrides, saved in PHASES.values()}
-    overrides, saved = phases[place]
+    overrides, saved = by_place()[place]
     found, result = stopped(tmp_path, [*inputs, *DDP, *overrides], number, place)
     assert (found, result["status"]) == (code, status)
     if saved:
@@ -234,24 +237,37 @@ def second(first: int) -> int:
     raise AssertionError("no second process")
 
 
+SWEPT = [("training", *TERM), ("training", *INT)]
+SWEPT += [(place, *TERM) for place in ("rows", "saving", "test")]
+
+
 @pytest.mark.long
-@pytest.mark.parametrize(("number", "code", "status"), [TERM, INT])
+@pytest.mark.parametrize(
+    ("place", "number", "code", "status"), SWEPT, ids=[f"{c[0]}-{c[3]}" for c in SWEPT]
+)
 def test_a_sweep_passes_it_on_and_ends(
-    inputs: list[str], tmp_path: Path, number: int, code: int, status: str
+    inputs: list[str], tmp_path: Path, place: str, number: int, code: int, status: str
 ) -> None:
     """The job that runs saves and says so; the next one never starts."""
+    overrides, saved = by_place()[place]
     sweep = ["-m", "seed=0,1", f"hydra.sweep.dir={tmp_path / 'sweep'}"]
     subdir = "hydra.sweep.subdir=${hydra:job.num}"
-    process = started(tmp_path, [*sweep, subdir, *inputs, at("training")])
-    reached(process, tmp_path / "places" / "training")
+    process = started(tmp_path, [*sweep, subdir, *inputs, *overrides])
+    folder, mark = tmp_path / "sweep" / "0", tmp_path / "places" / place
+    reached(process, mark)
     process.send_signal(number)
-    out = tmp_path / "out"
-    until(lambda: "finishing the step" in out.read_text(), "the job has heard of it")
-    go(tmp_path / "places" / "training")
-    found, result = ended(process, tmp_path / "sweep" / "0")
-    print(out.read_text())
+    if place in PATIENT:
+        texts = (tmp_path / "out", folder / "console.log")
+        until(
+            lambda: any("finishing the step" in t.read_text() for t in texts if t.exists()),
+            "the job has heard of it",
+        )
+        go(mark)
+    found, result = ended(process, folder)
+    print((tmp_path / "out").read_text())
     assert (found, result["status"]) == (code, status)
-    assert_saved(tmp_path / "sweep" / "0")
+    if saved:
+        assert_saved(folder)
     assert not (tmp_path / "sweep" / "1").exists()
 
 

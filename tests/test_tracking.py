@@ -188,21 +188,19 @@ def test_every_tracker_carries_the_same_keys(tracked: list[str], tmp_path: Path)
 
 
 @pytest.mark.long
-def test_a_killed_run_goes_on_as_the_same_wandb_run(tracked: list[str], tmp_path: Path) -> None:
+def test_a_killed_run_goes_on_as_the_same_wandb_run(
+    tracked: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Same id; the last file alone holds every step once, though the first may be half a file."""
     folder = tmp_path / "a"
-    given = [*tracked, *COMMON, "trainer.max_epochs=25", f"hydra.run.dir={folder}"]
-    given[:] = [o for o in given if o != "trainer.max_epochs=1"]
-    command = [sys.executable, "run.py", *given]
-    with (tmp_path / "first.log").open("w") as log:
-        first = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log)
-    metrics = folder / "metrics.jsonl"
-    while not metrics.is_file() or len(metrics.read_text().splitlines()) < 40:
-        assert first.poll() is None, (tmp_path / "first.log").read_text()
-        time.sleep(0.01)
-    first.kill()
-    first.wait()
-    assert run(folder, *given[:-1], "resume=auto")["status"] == "completed"
+    monkeypatch.setenv("LLMEXP_ALLOW", "mylab")
+    monkeypatch.setenv("PYTHONPATH", f"{ROOT}{os.pathsep}{ROOT / 'tests' / 'extend'}")
+    killer = "{_target_: mylab.killer.Killer, lives: %s, deaths: [[batch_end, 40, 9]]}"
+    given = [*tracked, *COMMON, "trainer.max_epochs=25"]
+    given = [o for o in given if o != "trainer.max_epochs=1"]
+    given += ["+callbacks.killer=" + killer % (tmp_path / "lives")]
+    assert run(folder, *given, code=-9)["status"] == "running"
+    assert run(folder, *given, "resume=auto")["status"] == "completed"
     files = sorted(folder.glob("wandb/offline-run-*/run-*.wandb"))
     assert len(files) == 2 and files[0].name == files[1].name
     last = read(files[1])
@@ -369,9 +367,25 @@ def test_a_server_that_never_answers_costs_seconds(
     with socket.create_server(("127.0.0.1", 0)) as server:
         monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
         monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{server.getsockname()[1]}")
+        words = [*tracked, *COMMON, f"hydra.run.dir={tmp_path / 'a'}"]
+        child = subprocess.Popen(
+            [sys.executable, "run.py", *words],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        server.settimeout(240)
+        asker, _ = server.accept()
         began = time.monotonic()
-        assert run(tmp_path / "a", *tracked, *COMMON)["status"] == "completed"
+        assert child.stdout is not None
+        offline_line = next(line for line in child.stdout if "W&B is offline" in line)
         assert time.monotonic() - began < WAIT + 60
+        assert "127.0.0.1 does not answer" in offline_line
+        rest = child.communicate(timeout=300)[0]
+        asker.close()
+    assert child.returncode == 0 and "W&B is offline" not in rest
+    assert json.loads((tmp_path / "a" / "result.json").read_text())["status"] == "completed"
     assert offline(tmp_path / "a")["summary"]["status"] == "completed"
 
 
@@ -409,8 +423,17 @@ def test_an_unreachable_server_costs_seconds_and_one_line(
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
     folder = tmp_path / "a"
-    assert run(folder, *tracked, *COMMON)["status"] == "completed"
+    result = run(folder, *tracked, *COMMON)
+    assert result["status"] == "completed"
     assert offline(folder)["summary"]["status"] == "completed"
+    said = (folder / "console.log").read_text()
+    told = [line for line in said.splitlines() if "W&B" in line or "127.0.0.1" in line]
+    # One where it begins, and one where it ends: what was kept can be sent now.
+    once = "W&B is offline (127.0.0.1 does not answer); this run is kept here"
+    assert told == [once, "W&B was offline"], said
+    assert "Traceback" not in said and "wandb: ERROR" not in said
+    # Of a run that takes some ten; W&B itself would try for minutes.
+    assert result["cost"]["total_seconds"] < 150
 
 
 def test_secrets_are_masked_by_name_and_by_shape() -> None:

@@ -25,7 +25,7 @@ from llmexp.sweeps import names  # noqa: F401  registers ${llmexp.sweep:} and ${
 from llmexp.sweeps.settings import job_lines
 
 # Two runs started in the same second get folders of their own.
-OmegaConf.register_new_resolver("llmexp.id", lambda: secrets.token_hex(2), use_cache=True)
+OmegaConf.register_new_resolver("llmexp.id", lambda: secrets.token_hex(4), use_cache=True)
 
 
 # Nodes whose keys a spec or a signature checks by name: better than Hydra can, because a class
