@@ -20,6 +20,14 @@ def pytest_report_header() -> str:
 
 
 @pytest.fixture(autouse=True)
+def cache_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """What a test finds in the cache, it put there."""
+    monkeypatch.setenv("LLMEXP_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
+@pytest.fixture(autouse=True)
 def port_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the processes of a run meet: Lightning's own choice may be taken before it is used."""
     monkeypatch.setenv("MASTER_PORT", str(free_port()))

@@ -93,7 +93,7 @@ def assert_loads(folder: Path) -> None:
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=240,
     )
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
@@ -181,7 +181,7 @@ def test_processes_from_outside_must_share_a_folder(inputs: list[str]) -> None:
         env=os.environ | {"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "2"},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
     )
     assert done.returncode == 2 and "hydra.run.dir" in done.stderr
 

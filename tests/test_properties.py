@@ -22,7 +22,6 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hydra.types import RunMode
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
@@ -44,7 +43,7 @@ from llmexp.tasks.classification import Classification
 from llmexp.tasks.instruction import Instruction
 from llmexp.tasks.language_modeling import LanguageModeling
 from llmexp.tracking.base import NoTracking
-from tests import tiny
+from tests import runs, tiny
 
 SILENT = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture, HealthCheck.data_too_large]
 TASKS = (Classification, Instruction, LanguageModeling)
@@ -236,9 +235,7 @@ def ready(overrides: list[str]) -> None:
     if more or not first.tree["data"]:
         return
     with tempfile.TemporaryDirectory() as name:
-        node = OmegaConf.create(first.hydra)
-        node.runtime.output_dir, node.mode = name, RunMode.RUN
-        folder = job.prepare(OmegaConf.create(first.tree), node)
+        folder = runs.begun(first, Path(name))
         tree, _ = job.read_config(folder)
         assert json.dumps(tree) == json.dumps(first.recorded)  # nan is nan
         e = build(tree)

@@ -131,7 +131,7 @@ def test_a_second_writer_is_refused_in_one_sentence(killed: Killed, run: Path) -
 
 def test_the_lock_of_a_killed_process_is_free(tmp_path: Path) -> None:
     source = "import sys, time; from pathlib import Path; from llmexp.jobs.lock import FolderLock\n"
-    source += "with FolderLock(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
+    source += "with FolderLock(Path(sys.argv[1])): print('held', flush=True); time.sleep(600)"
     holder = subprocess.Popen(
         [sys.executable, "-c", source, str(tmp_path)], cwd=ROOT, stdout=subprocess.PIPE
     )

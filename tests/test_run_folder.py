@@ -14,11 +14,10 @@ from typing import Any
 
 import hydra.core.utils
 import pytest
-from hydra.types import RunMode
 from omegaconf import OmegaConf
 
 from llmexp.configure.compose import compose_jobs
-from llmexp.jobs.job import prepare
+from tests import runs
 
 ROOT = Path(__file__).parents[1]
 
@@ -79,11 +78,7 @@ def test_eight_runs_that_begin_in_one_second_have_eight_folders(
     monkeypatch.chdir(tmp_path)
     for seed in range(8):
         (composed,) = compose_jobs([f"seed={seed}", "tracking=none"], "run", None, False)
-        node = OmegaConf.create(composed.hydra)
-        folder = Path(node.run.dir)
-        folder.mkdir(parents=True)
-        node.runtime.output_dir, node.mode = str(folder), RunMode.RUN
-        assert prepare(OmegaConf.create(composed.tree), node) == folder
+        runs.begun(composed)
     (parent,) = (tmp_path / "outputs").iterdir()
     found = list(parent.iterdir())
     assert {folder.name[:19] for folder in found} == {"2024-02-29_12-00-00"}

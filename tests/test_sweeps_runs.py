@@ -7,14 +7,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from llmexp.jobs.results import read_result
+from tests.waiting import until
 
 ROOT = Path(__file__).resolve().parents[1]
 SMOKE = ["debug=smoke", "hydra.sweep.dir=sweep"]
@@ -39,11 +38,8 @@ def jobs(cwd: Path) -> list[dict[str, Any]]:
     return json.loads(file.read_text())["jobs"] if file.is_file() else []
 
 
-def until(true: Callable[[], bool], seconds: float = 240.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+def alive(process: subprocess.Popen[bytes]) -> bool:
+    return process.poll() is None
 
 
 def statuses(cwd: Path) -> list[str]:
@@ -54,7 +50,8 @@ def statuses(cwd: Path) -> list[str]:
 def test_killed_half_way_and_started_again_it_repeats_nothing_complete(tmp_path: Path) -> None:
     words = ["strategy=head_only,lora", "seed=0,1", "trainer.max_epochs=2"]
     process = subprocess.Popen(command(tmp_path, *words), cwd=tmp_path, env=ENVIRONMENT)
-    until(lambda: statuses(tmp_path)[:3] == ["completed", "completed", "running"])
+    wanted = ["completed", "completed", "running"]
+    until(lambda: statuses(tmp_path)[:3] == wanted, "the third job runs", lambda: alive(process))
     process.send_signal(signal.SIGKILL)
     process.wait()
     before = jobs(tmp_path)
@@ -71,7 +68,9 @@ def test_killed_half_way_and_started_again_it_repeats_nothing_complete(tmp_path:
 def test_a_job_that_is_killed_stops_no_other_and_runs_again(tmp_path: Path) -> None:
     words = ["strategy=head_only", "seed=0,1"]
     process = subprocess.Popen(command(tmp_path, *words), cwd=tmp_path, env=ENVIRONMENT)
-    until(lambda: statuses(tmp_path)[:1] == ["running"])
+    until(
+        lambda: statuses(tmp_path)[:1] == ["running"], "the first job runs", lambda: alive(process)
+    )
     os.kill(jobs(tmp_path)[0]["pid"], signal.SIGKILL)
     assert process.wait(timeout=300) == 1
     assert statuses(tmp_path) == ["failed", "completed"]
@@ -115,7 +114,11 @@ def test_a_stopped_sweep_through_submitit_saves_its_jobs(tmp_path: Path) -> None
     more = ["trainer.max_epochs=500", "trainer.max_steps=100000"]
     process = subprocess.Popen(command(tmp_path, *words, *more), cwd=tmp_path, env=ENVIRONMENT)
     files = (tmp_path / "sweep").glob
-    until(lambda: any("val/loss" in f.read_text() for f in files("*/metrics.jsonl")))
+    until(
+        lambda: any("val/loss" in f.read_text() for f in files("*/metrics.jsonl")),
+        "a job has validated",
+        lambda: alive(process),
+    )
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=240) == 143
     first, second = jobs(tmp_path)

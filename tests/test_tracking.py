@@ -60,7 +60,7 @@ def read(file: Path) -> dict[str, Any]:
 
 def inspected(file: Path, *options: str) -> str:
     command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", *options, str(file)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -139,7 +139,7 @@ def found_curve(told: dict[str, Any], folder: Path) -> set[str]:
 def typed(cwd: Path, *words: str) -> str:
     """What a command says that is typed in a folder."""
     command = [sys.executable, "-m", *words]
-    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=100)
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr
 
@@ -352,7 +352,7 @@ def test_required_tracking_without_a_key_is_refused_at_once(
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
     )
     assert done.returncode == 2
     assert "tracking.required" in done.stderr and "not logged in" in done.stderr
