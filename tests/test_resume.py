@@ -99,10 +99,10 @@ LONG = (
     Case("lora", "classification", False, 1, 0, "mid-epoch", ("data.tokens_per_batch=256",)),
     Case("full_finetune", "text", True, 1, 0, "mid-epoch", (*STREAMED, SEPARATED)),
     Case("lora", "instruction", False, 2, 2, "validation", STREAMED),
-    Case("head_only", "classification", False, 1, 2, "first step", STREAMED),
+    Case("head_only", "text", False, 1, 2, "first step", (*STREAMED, SEPARATED)),
     Case("from_scratch", "text", True, 1, 0, "last batch", (*STREAMED, SEPARATED)),
     Case("qlora", "instruction", False, 2, 0, "mid-accumulation", STREAMED),
-    Case("partial_finetune", "classification", False, 1, 0, "twice", STREAMED),
+    Case("partial_finetune", "instruction", False, 1, 0, "twice", STREAMED),
     Case("lora", "classification", False, 1, 2, "mid-epoch"),
     Case("full_finetune", "text", True, 2, 2, "saving"),
 )
