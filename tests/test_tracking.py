@@ -423,10 +423,17 @@ def test_an_unreachable_server_costs_seconds_and_one_line(
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
     folder = tmp_path / "a"
-    result = run(folder, *tracked, *COMMON)
-    assert result["status"] == "completed"
+    done = subprocess.run(
+        [sys.executable, "run.py", *tracked, *COMMON, f"hydra.run.dir={folder}"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    result = json.loads((folder / "result.json").read_text())
+    assert (done.returncode, result["status"]) == (0, "completed"), done.stderr
     assert offline(folder)["summary"]["status"] == "completed"
-    said = (folder / "console.log").read_text()
+    said = done.stdout + done.stderr
     told = [line for line in said.splitlines() if "W&B" in line or "127.0.0.1" in line]
     # One where it begins, and one where it ends: what was kept can be sent now.
     once = "W&B is offline (127.0.0.1 does not answer); this run is kept here"
