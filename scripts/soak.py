@@ -1,13 +1,14 @@
 """Kill one training run at random moments until it is through, and compare it with a quiet one.
 
-    python scripts/soak.py --kills 100 --steps 9000    # half an hour on two quiet cores
+    python scripts/soak.py                    # a hundred kills
     python scripts/soak.py --kills 15 --seed 3
 
-A tiny network trains on made-up rows. SIGKILL comes after a random time of a few seconds, counted
-from the start of the process (one life in four) or from its first sign of training, wherever the
-run is then: starting, training, validating, saving, testing. Every life after the first is
-`llmexp resume`. In the end weights, optimizer, schedule, random numbers, history, predictions and
-metrics must be the same bits. Exit code 0 if they are.
+A tiny network trains on made-up rows. SIGKILL comes at steps that are drawn evenly from the whole
+run, within a tenth of a second of each, wherever the run is then: training, validating, saving; one
+life in four ends at a random time while it starts, at the latest where it trains. Every life after
+the first is `llmexp resume`. In the end weights, optimizer, schedule, random numbers,
+history, predictions and metrics must be the same bits. Exit code 0 if they are, 1 if not, and 2
+where a life ended by itself or did not come to its step.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 
@@ -49,64 +50,85 @@ def settings(cache: Path, steps: int) -> list[str]:
     ]
 
 
-def start(words: list[str]) -> subprocess.Popen[bytes]:
+# Targets end so many steps before the run does: it goes on while somebody looks and kills.
+MARGIN = 100
+# Seconds.
+PATIENCE, LONGEST_START = 600.0, 8.0
+
+
+def start(words: list[str], log: Path) -> subprocess.Popen[bytes]:
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    return subprocess.Popen(
-        [sys.executable, *words],
-        cwd=ROOT,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    )
+    with log.open("wb") as file:
+        return subprocess.Popen(
+            [sys.executable, *words],
+            cwd=ROOT,
+            env=environment,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+        )
 
 
-def finished(child: subprocess.Popen[bytes]) -> None:
-    said = child.communicate()[0].decode(errors="replace")
-    if child.returncode:
-        sys.exit(f"ended with {child.returncode}:\n{said}")
+def finished(words: list[str], log: Path) -> None:
+    code = start(words, log).wait()
+    if code:
+        give_up(f"ended with {code}", log)
 
 
-def haunt(words: list[str], folder: Path, kills: int, draw: random.Random, longest: float) -> None:
-    """Kill the run `kills` times, then let it end; a life that ends by itself begins it anew."""
-    done = lives = 0
-    while done < kills:
+def give_up(why: str, log: Path) -> NoReturn:
+    print(f"{why}:\n{log.read_text(errors='replace')[-3000:]}", flush=True)
+    sys.exit(2)
+
+
+def drawn(kills: int, steps: int, draw: random.Random) -> list[int | None]:
+    """At which step each life is killed, rising; None: at a time after its start."""
+    early = [draw.random() < 0.25 for _ in range(kills)]
+    targets = iter(sorted(draw.randint(1, steps - MARGIN) for soon in early if not soon))
+    return [None if soon else next(targets) for soon in early]
+
+
+def haunt(words: list[str], folder: Path, targets: list[int | None], draw: random.Random) -> None:
+    """Kill the run at each of the targets, then let it end."""
+    log = folder.with_suffix(".log")
+    again = ["-m", "llmexp", "resume", str(folder)]
+    for number, target in enumerate(targets, 1):
         begun = (folder / "config.yaml").is_file()
-        child = start(["-m", "llmexp", "resume", str(folder)] if begun else words)
-        wait, early = draw.uniform(0.0, longest), draw.random() < 0.25
-        try:
-            if not early:
-                await_progress(child, folder)
-            child.wait(timeout=wait)
-        except subprocess.TimeoutExpired:
-            child.kill()
-            child.wait()
-            done += 1
-            since = "the start" if early else "the first step"
-            print(f"kill {done:3d} {wait:4.1f} s after {since}, at step {step(folder)}", flush=True)
-            continue
-        if child.returncode:
-            finished(child)
-        lives += 1
-        print(f"completed after {done} kills; there are more to come: steps must be added")
-        sys.exit(2)
-    finished(start(["-m", "llmexp", "resume", str(folder)]))
+        child = start(again if begun else words, log)
+        if target is None:
+            comes_to(child, folder, 0, draw.uniform(0.0, LONGEST_START))
+        else:
+            if not comes_to(child, folder, target, PATIENCE):
+                child.kill()
+                give_up(f"not at step {target} within {PATIENCE:.0f} s", log)
+            time.sleep(draw.uniform(0.0, 0.1))
+        if child.poll() is not None:
+            give_up(f"a life ended with {child.returncode} before kill {number}", log)
+        child.kill()
+        child.wait()
+        meant = "while it starts" if target is None else f"at step {target}"
+        print(f"kill {number:3d} {meant}: the history ends at {step(folder)}", flush=True)
+    finished(again, log)
 
 
-def await_progress(child: subprocess.Popen[bytes], folder: Path) -> None:
-    """Until this life has written to the history, or ended."""
+def comes_to(child: subprocess.Popen[bytes], folder: Path, target: int, seconds: float) -> bool:
+    """Wait until this life writes to the history at the step, or ended; whether within the time."""
     path, born = folder / "metrics.jsonl", time.time()
-    while child.poll() is None and not (path.is_file() and path.stat().st_mtime > born):
-        time.sleep(0.02)
+    deadline = time.monotonic() + seconds
+    while child.poll() is None and time.monotonic() < deadline:
+        if path.is_file() and path.stat().st_mtime > born and step(folder) >= target:
+            return True
+        time.sleep(0.01)
+    return child.poll() is not None
 
 
 def step(folder: Path) -> int:
-    """The last step in the history."""
+    """The last whole line's step in the history."""
     path = folder / "metrics.jsonl"
-    lines = path.read_text().splitlines() if path.is_file() else []
-    try:
-        return int(json.loads(lines[-1])["step"]) if lines else 0
-    except ValueError:
-        return -1
+    if not path.is_file():
+        return 0
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - 8192))
+        lines = file.read().split(b"\n")[1:-1]
+    return int(json.loads(lines[-1])["step"]) if lines else 0
 
 
 def left(folder: Path) -> dict[str, Any]:
@@ -140,19 +162,19 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--steps", type=int, default=3000)
     parser.add_argument("--seed", type=int, default=int(time.time()))
-    parser.add_argument("--longest", type=float, default=5.0, help="seconds before a kill, at most")
     given = parser.parse_args()
     draw = random.Random(given.seed)
     print(f"seed {given.seed}", flush=True)
+    began = time.monotonic()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         common = ["run.py", *settings(folder / "cache", given.steps)]
-        began = time.monotonic()
-        finished(start([*common, f"hydra.run.dir={folder / 'quiet'}"]))
+        finished([*common, f"hydra.run.dir={folder / 'quiet'}"], folder / "quiet.log")
         print(f"the quiet run took {time.monotonic() - began:.0f} s", flush=True)
-        words = [*common, f"hydra.run.dir={folder / 'haunted'}"]
-        haunt(words, folder / "haunted", given.kills, draw, given.longest)
+        targets = drawn(given.kills, given.steps, draw)
+        haunt([*common, f"hydra.run.dir={folder / 'haunted'}"], folder / "haunted", targets, draw)
         found = different(left(folder / "quiet"), left(folder / "haunted"))
+    print(f"{time.monotonic() - began:.0f} s in all", flush=True)
     print("not the same: " + ", ".join(found[:20]) if found else f"{given.kills} kills: same bits")
     return 1 if found else 0
 

@@ -6,11 +6,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+from hydra.types import RunMode
 from omegaconf import OmegaConf
 
 from llmexp.configure.compose import compose_jobs
+from llmexp.configure.composed import Composed
 from llmexp.configure.preflight import build
-from llmexp.jobs.job import read_config
+from llmexp.jobs.job import prepare, read_config
 from llmexp.run import run
 from tests import tiny
 
@@ -64,6 +66,18 @@ def finished(folder: Path, *overrides: str) -> dict[str, Any]:
     launch = {"overrides": lines, "sweep": False}
     (folder / "config.yaml").write_text(OmegaConf.to_yaml({**job.tree, "launch": launch}))
     return run(build(job.tree), folder)
+
+
+def begun(composed: Composed, folder: Path | None = None) -> Path:
+    """The folder of a run as the command leaves it to the job: made by Hydra, then prepared."""
+    # One tree, as Hydra has it: its folders are named by keys of ours.
+    node = OmegaConf.create({**composed.tree, "hydra": composed.hydra}).hydra
+    if folder is None:
+        folder = Path(node.run.dir)
+        folder.mkdir(parents=True)
+    node.runtime.output_dir, node.runtime.config_sources = str(folder), []
+    node.mode = RunMode.RUN
+    return prepare(OmegaConf.create(composed.tree), node)
 
 
 def resumed(folder: Path) -> dict[str, Any]:

@@ -30,7 +30,7 @@ if end == "waits":
         sys.exit(143)
     signal.signal(signal.SIGTERM, stop)
     (folder / "waiting").touch()
-    time.sleep(60)
+    time.sleep(400)
 elif end == "is killed":
     os.kill(os.getpid(), signal.SIGKILL)
 elif end == "runs out of memory":

@@ -23,6 +23,7 @@ import torch
 from llmexp.checkpoints.durable import DurableCheckpoints, size_of, write
 from llmexp.checkpoints.generations import BEST, LAST, PREVIOUS, Generations
 from llmexp.errors import NoSpace, UserError
+from tests.machine import unable
 
 
 def checkpoint(step: int, values: int = 3000) -> dict[str, Any]:
@@ -158,7 +159,7 @@ def small_disk(folder: Path, megabytes: int) -> Iterator[Path]:
     folder.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(folder)]
     if subprocess.run(mount, capture_output=True).returncode:
-        pytest.skip("no small file system may be mounted here")
+        unable("no small file system may be mounted here")
     try:
         yield folder
     finally:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +16,7 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader
 
+from llmexp.callbacks import cost
 from llmexp.callbacks.checkpoint import Checkpoint
 from llmexp.callbacks.cost import Cost
 from llmexp.jobs.lives import Lives, spent
@@ -25,52 +27,78 @@ from tests.runs import classified, finished, resumed
 from tests.test_distributed import TWO, inputs, rows, run  # noqa: F401  (a fixture)
 
 
+class Clock:
+    """Stands still but for what somebody sleeps."""
+
+    now = 0.0
+
+    def perf_counter(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(time, name)
+
+
 class Slow(pl.LightningModule):
     """A step takes 20 ms, a validation 50 ms, a test 300 ms; each batch holds five tokens."""
 
-    def __init__(self) -> None:
+    def __init__(self, sleep: Callable[[float], None] = time.sleep) -> None:
         super().__init__()
+        self.sleep = sleep
         self.layer = torch.nn.Linear(1, 1)
         self.tokens_trained = 0
 
     def training_step(self, batch: torch.Tensor, number: int) -> torch.Tensor:
-        time.sleep(0.02)
+        self.sleep(0.02)
         self.tokens_trained += 5
         return self.layer(batch).sum()
 
     def validation_step(self, batch: torch.Tensor, number: int) -> None:
-        time.sleep(0.05)
+        self.sleep(0.05)
         self.log("val/loss", self.layer(batch).sum())
 
     def test_step(self, batch: torch.Tensor, number: int) -> None:
-        time.sleep(0.3)
+        self.sleep(0.3)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.SGD(self.parameters(), lr=0.1)
 
 
 class SlowSaving(Checkpoint):
+    ticks: Clock
+
     def _save_checkpoint(self, trainer: pl.Trainer, filepath: str) -> None:
         self.saving_seconds += 0.5
-        time.sleep(0.5)
+        self.ticks.sleep(0.5)
 
 
-def test_seconds_are_those_of_training_and_validation(tmp_path: Path) -> None:
+def test_seconds_are_those_of_training_and_validation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Exactly, by a clock of their own: not the first look at a validation, a saving or a test."""
+    clock = Clock()
+    monkeypatch.setattr(cost, "time", clock)
+    saving = SlowSaving()
+    saving.ticks = clock
     record: Any = SimpleNamespace(cost={"fit_seconds": 0.0}, lives=Lives(tmp_path, False))
     trainer = pl.Trainer(
         accelerator="cpu",
         max_epochs=2,
-        callbacks=[SlowSaving(), Cost(record)],
+        callbacks=[saving, Cost(record)],
         logger=False,
         enable_progress_bar=False,
         enable_model_summary=False,
         default_root_dir=tmp_path,
     )
     loader = DataLoader(torch.ones(10, 1))
-    module = Slow()
+    module = Slow(clock.sleep)
     trainer.fit(module, loader, DataLoader(torch.ones(1, 1)))
     trainer.test(module, DataLoader(torch.ones(1, 1)), verbose=False)
-    assert record.cost["fit_seconds"] == pytest.approx(2 * (10 * 0.02 + 0.05), abs=0.3)
+    assert record.cost["fit_seconds"] == pytest.approx(2 * (10 * 0.02 + 0.05))
+    assert clock.now > 2.0
     assert record.cost["tokens_trained"] == 100
     assert record.cost["peak_memory_mb"] > 50
 

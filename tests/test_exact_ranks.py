@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -17,6 +16,7 @@ from filelock import FileLock
 from tests.exact import Measured, apart, measured, norms_apart
 from tests.exact_cases import CASES, TELLING, Case, Cut, checkpoints, context, held_out, named
 from tests.exact_worker import cuts
+from tests.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[1]
 SPLITS = ("val", "test")
@@ -26,10 +26,7 @@ Found = dict[tuple[int, Cut, str], Measured]
 def spawned(folder: Path, cases: list[Case]) -> Found:
     """What two real processes measured."""
     checkpoints(folder)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
+    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": "2"}
     shared |= {"LOCAL_WORLD_SIZE": "2", "GROUP_RANK": "0", "TORCHELASTIC_RUN_ID": "test"}
     shared |= {"GROUP_WORLD_SIZE": "1", "OMP_NUM_THREADS": "1"}
     numbers = [str(CASES.index(case)) for case in cases]

@@ -10,7 +10,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from llmexp.errors import UserError
 from llmexp.jobs.results import EXIT_CODES
 from llmexp.tasks.classification import Classification
 from tests import runs, tiny
+from tests.waiting import until
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "faults.md"
@@ -145,6 +145,7 @@ def fill(out):
     time.sleep(slow)
     out[:] = torch.arange(1000.0)[:, None].expand(1000, 8)
 cache = FeatureCache(Cache(enabled=True, dir=str(folder / "cache"), max_gb=1.0))
+print("waiting", flush=True)
 found = cache.entry("key", (1000, 8), torch.float32, fill)
 assert float(found.states.sum()) == 8 * sum(range(1000))
 print(found.hit)
@@ -158,16 +159,15 @@ def test_a_builder_that_is_killed_leaves_the_cache_to_the_others(tmp_path: Path)
         command = [sys.executable, "-c", BUILDER, str(tmp_path), str(slow)]
         return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
 
-    first = start(60.0)
-    deadline = time.monotonic() + 100
-    while not (tmp_path / "fills").exists():
-        assert first.poll() is None and time.monotonic() < deadline
-        time.sleep(0.05)
+    first = start(500.0)
+    until((tmp_path / "fills").exists, "it is half-way", lambda: first.poll() is None)
     others = [start(0.0) for _ in range(3)]
-    time.sleep(1.0)
+    for other in others:
+        assert other.stdout is not None and other.stdout.readline() == "waiting\n"
+    assert first.poll() is None and (tmp_path / "fills").read_text() == "x"
     first.send_signal(signal.SIGKILL)
     first.wait()
-    said = sorted(other.communicate(timeout=100)[0].strip() for other in others)
+    said = sorted(other.communicate(timeout=200)[0].strip() for other in others)
     assert said == ["False", "True", "True"]
     assert (tmp_path / "fills").read_text() == "xx"
     left = [path.name for path in (tmp_path / "cache" / "features").iterdir()]

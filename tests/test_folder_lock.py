@@ -35,10 +35,10 @@ print("became", flush=True)
 sys.stdin.readline()
 with FolderLock(Path(sys.argv[1])):
     if os.fork() == 0:
-        time.sleep(60)
+        time.sleep(600)
         os._exit(0)
     print("entered", flush=True)
-    time.sleep(60)
+    time.sleep(600)
 """
 
 
@@ -99,10 +99,13 @@ def test_of_eight_at_once_one_writes_and_seven_are_refused(tmp_path: Path, resum
     said = [process.communicate(timeout=400)[1] for process in started]
     codes = [process.returncode for process in started]
     assert sorted(codes) == [0, *[2] * 7], said
+    # Who comes so late that the first one is through finds its run.
+    through = {"never": "holds a run already", "auto": "was begun with another config"}[resume]
+    refusals = ("is being written by", "holds a run already", through)
     for code, text in zip(codes, said, strict=True):
         if code:
             assert text.count("\n") == 1
-            assert "is being written by" in text or "holds a run already" in text, text
+            assert any(why in text for why in refusals), text
     seed = codes.index(0)
     result = json.loads((folder / "result.json").read_text())
     assert (result["seed"], result["status"]) == (seed, "completed")
@@ -118,4 +121,4 @@ def test_a_folder_that_is_none_gets_no_lock(tmp_path: Path) -> None:
         text=True,
     )
     assert done.returncode == 2 and "is no run folder" in done.stderr
-    assert list(tmp_path.iterdir()) == [] and time.monotonic() - began < 60
+    assert list(tmp_path.iterdir()) == [] and time.monotonic() - began < 200

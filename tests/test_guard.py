@@ -182,7 +182,7 @@ def test_a_validation_that_is_not_finite_ends_the_run(context: Any) -> None:
         Guard().validated(torch.tensor(float("nan")), 3)
 
 
-def command(tmp_path: Path, *overrides: str) -> tuple[int, dict[str, Any], str]:
+def command(tmp_path: Path, *overrides: str, **more: str) -> tuple[int, dict[str, Any], str]:
     """A real run: its exit code, result, and what it said."""
     model = tiny.bert(tmp_path / "bert", labels=3)
     where = {"PYTHONPATH": f"{ROOT}:{LAB}", "LLMEXP_ALLOW": "mylab", "OMP_NUM_THREADS": "1"}
@@ -191,7 +191,7 @@ def command(tmp_path: Path, *overrides: str) -> tuple[int, dict[str, Any], str]:
     done = subprocess.run(
         [sys.executable, "run.py", *common, *overrides, f"hydra.run.dir={tmp_path / 'run'}"],
         cwd=ROOT,
-        env={**os.environ, **where},
+        env={**os.environ, **where, **more},
         capture_output=True,
         text=True,
         timeout=300,

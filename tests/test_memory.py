@@ -175,7 +175,7 @@ def test_at_one_row_it_stops_with_three_overrides(tmp_path: Path, more: list[str
 def test_real_memory_runs_out_and_the_run_completes(tmp_path: Path) -> None:
     """The process may have some 400 MiB more: a batch of long rows does not fit, a part does.
 
-    Address space is what is limited, and a thread's heap alone reserves 128 MiB of it.
+    Address space is what is limited, and a heap for each thread would reserve 128 MiB of it.
     """
     limited = "callbacks.limited={_target_: mylab.faults.Limited, megabytes: 400}"
     big = ["data.batch_size=128", "model.attention=eager", "data.max_length=256"]
@@ -183,7 +183,7 @@ def test_real_memory_runs_out_and_the_run_completes(tmp_path: Path) -> None:
     made = [{"text": "word and " * 200 + str(i), "label": "ab"[i % 2]} for i in range(160)]
     rows.write_text("".join(json.dumps(row) + "\n" for row in made))
     more = [f"data.train={rows}", f"data.test={rows}", "hardware=cpu", "strategy=full_finetune"]
-    code, result, said = command(tmp_path, limited, *big, *more)
+    code, result, said = command(tmp_path, limited, *big, *more, MALLOC_ARENA_MAX="1")
     assert (code, result["status"]) == (0, "completed"), said
     assert [n for n in result["notes"] if n.startswith("out of memory in step")], result["notes"]
 

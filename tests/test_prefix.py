@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import shutil
 import sys
@@ -30,6 +29,7 @@ from llmexp.strategies.head_only import HeadOnly
 from llmexp.strategies.partial_finetune import PartialFinetune
 from llmexp.tasks.classification import Classification
 from tests import fitted, nets, tiny
+from tests.forking import clean
 
 STRATEGIES = {
     "head_only": HeadOnly(),
@@ -422,12 +422,12 @@ def _race(folder: Path, barrier: Any, builds: Any) -> None:
 
 
 def test_two_processes_at_once_build_once(tmp_path: Path) -> None:
-    forked = multiprocessing.get_context("fork")
+    forked = clean()
     barrier, builds = forked.Barrier(2), forked.Value("i", 0)
     both = [forked.Process(target=_race, args=(tmp_path, barrier, builds)) for _ in range(2)]
     for process in both:
         process.start()
     for process in both:
-        process.join(60)
+        process.join(300)
     assert [process.exitcode for process in both] == [0, 0]
     assert builds.value == 1

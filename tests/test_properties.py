@@ -1,6 +1,7 @@
 """Any override, file, row or template gives a result or one sentence, and nothing half-done.
 
-The same examples each time (`derandomize`), few in the normal suite and many in the long one.
+The same few examples each time in the normal suite, and many others each time in the long one,
+which tells its seed; `FUZZ_SEED=N` in the environment gives it again.
 """
 
 from __future__ import annotations
@@ -9,36 +10,45 @@ import contextlib
 import functools
 import io
 import json
+import os
+import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from llmexp import cli
-from llmexp.configure.compose import compose_jobs
+from llmexp.configure.compose import compose_jobs, open_keys
+from llmexp.configure.preflight import build
 from llmexp.data import templates
 from llmexp.data.bad_rows import refuse
 from llmexp.data.readers import READERS
 from llmexp.data.sources import canonical_rows, load_examples, quick_check
 from llmexp.errors import UserError
+from llmexp.hardware import build_trainer, check_devices
 from llmexp.jobs import job
+from llmexp.jobs.record import Record
 from llmexp.jobs.results import begun, write_result
 from llmexp.prompts import LabelPrompts, template_complaints
 from llmexp.tasks.classification import Classification
 from llmexp.tasks.instruction import Instruction
 from llmexp.tasks.language_modeling import LanguageModeling
-from tests import tiny
+from llmexp.tracking.base import NoTracking
+from tests import runs, tiny
 
 SILENT = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture, HealthCheck.data_too_large]
 TASKS = (Classification, Instruction, LanguageModeling)
 Check = Callable[..., None]
+SEED = int(os.environ["FUZZ_SEED"])
 
 
 def within(seconds: float) -> Any:
@@ -51,7 +61,11 @@ def within(seconds: float) -> Any:
         def limited(*args: Any, **kwargs: Any) -> None:
             began[:] = began or [time.monotonic()]
             if time.monotonic() - began[0] < seconds:
-                test(*args, **kwargs)
+                try:
+                    test(*args, **kwargs)
+                except BaseException:
+                    print(f"FUZZ_SEED={SEED}")
+                    raise
 
         return limited
 
@@ -68,6 +82,15 @@ def bounded(examples: int) -> Any:
         deadline=None,
         suppress_health_check=SILENT,
     )
+
+
+def fuzzed(examples: int) -> Any:
+    """As `bounded`, but what nobody has tried before."""
+
+    def test(check: Check) -> Check:
+        return seed(SEED)(settings(bounded(examples), derandomize=False)(check))
+
+    return test
 
 
 def assert_sentence(error: UserError) -> None:
@@ -192,7 +215,7 @@ OVERRIDES = st.lists(OVERRIDE.filter(is_override), min_size=1, max_size=3)
 
 
 def any_override(overrides: list[str], sweep: bool) -> None:
-    """The whole command but for the last step: what is checked is what a run would do."""
+    """The whole command but for the run; where that is said to be sound, also how a run begins."""
     options = ["-m"] if sweep else []
     try:
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
@@ -201,7 +224,28 @@ def any_override(overrides: list[str], sweep: bool) -> None:
         assert_sentence(error)
     else:
         assert code == 0
+        if not sweep:
+            ready(overrides)
     assert not list(Path.cwd().iterdir())
+
+
+def ready(overrides: list[str]) -> None:
+    """What passed the checks can be written down, read back and made: the next steps of a run."""
+    first, *more = compose_jobs(open_keys(overrides), "run", None, False)
+    if more or not first.tree["data"]:
+        return
+    with tempfile.TemporaryDirectory() as name:
+        folder = runs.begun(first, Path(name))
+        tree, _ = job.read_config(folder)
+        assert json.dumps(tree) == json.dumps(first.recorded)  # nan is nan
+        e = build(tree)
+        try:
+            check_devices(e.config.hardware)
+            tracked = replace(e, tracking=NoTracking())
+            context: Any = SimpleNamespace(strategy=e.strategy, folder=folder)
+            build_trainer(tracked, context, Record(tracked, folder))
+        except UserError as error:
+            assert_sentence(error)
 
 
 @bounded(25)
@@ -214,7 +258,7 @@ def test_any_override_is_a_result_or_a_sentence(
 
 
 @pytest.mark.long
-@bounded(1000)
+@fuzzed(1000)
 @given(overrides=OVERRIDES, sweep=st.booleans())
 @within(90)
 def test_many_overrides_are_results_or_sentences(
@@ -321,7 +365,7 @@ def test_any_file_is_rows_or_a_sentence(tmp_path: Path, **case: Any) -> None:
 
 
 @pytest.mark.long
-@bounded(5000)
+@fuzzed(5000)
 @given(**FILE)
 @within(60)
 def test_many_files_are_rows_or_sentences(tmp_path: Path, **case: Any) -> None:
@@ -457,7 +501,7 @@ def test_any_chat_template_renders_or_is_a_sentence(
 
 
 @pytest.mark.long
-@bounded(5000)
+@fuzzed(5000)
 @given(source=TEMPLATE, talk=TALK)
 @within(60)
 def test_many_chat_templates_render_or_are_sentences(

@@ -44,6 +44,14 @@ def killed(models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) ->
     return lines, folder / "run"
 
 
+@pytest.fixture(scope="module")
+def whole(killed: Killed, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same run, which nobody killed."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    peaceful([*killed[0]], folder)
+    return folder
+
+
 @pytest.fixture
 def run(killed: Killed, tmp_path: Path) -> Path:
     return Path(shutil.copytree(killed[1], tmp_path / "run"))
@@ -66,11 +74,13 @@ def test_a_changed_config_is_refused_and_told(killed: Killed, run: Path) -> None
     assert files(run) == before
 
 
-def test_harmless_keys_are_told_and_pass(killed: Killed, run: Path) -> None:
+def test_harmless_keys_are_told_and_pass(killed: Killed, run: Path, whole: Path) -> None:
+    """And are harmless: the run ends with the bits of one that never had them."""
     again = [*killed[0], "resume=auto", f"hydra.run.dir={run}", "data.num_workers=2"]
     done = command(["run.py", *again])
     assert done.returncode == 0, done.stdout + done.stderr
     assert "resume: data.num_workers: 0 -> 2, which changes no result" in done.stdout
+    assert_equal(left(whole), left(run))
     once = files(run)
     done = command(["-m", "llmexp", "resume", str(run)])
     assert done.returncode == 0 and "is completed: there is nothing to resume" in done.stdout
@@ -82,12 +92,10 @@ def test_harmless_keys_are_told_and_pass(killed: Killed, run: Path) -> None:
 def test_a_bad_newest_checkpoint_falls_back_and_ends_the_same(
     killed: Killed,
     run: Path,
-    models: dict[str, Path],  # noqa: F811
+    whole: Path,
     tmp_path: Path,
 ) -> None:
     """And where there is none, from the start; where none is whole, it does not begin anew."""
-    whole = tmp_path / "whole"
-    peaceful([*killed[0]], whole)
     none = Path(shutil.copytree(run, tmp_path / "none"))
     harmed = Path(shutil.copytree(run, tmp_path / "harmed"))
     (run / "checkpoints" / "last.ckpt").write_bytes(b"half of it")
@@ -123,7 +131,7 @@ def test_a_second_writer_is_refused_in_one_sentence(killed: Killed, run: Path) -
 
 def test_the_lock_of_a_killed_process_is_free(tmp_path: Path) -> None:
     source = "import sys, time; from pathlib import Path; from llmexp.jobs.lock import FolderLock\n"
-    source += "with FolderLock(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
+    source += "with FolderLock(Path(sys.argv[1])): print('held', flush=True); time.sleep(600)"
     holder = subprocess.Popen(
         [sys.executable, "-c", source, str(tmp_path)], cwd=ROOT, stdout=subprocess.PIPE
     )

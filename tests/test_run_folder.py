@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
+import hydra.core.utils
 import pytest
 from omegaconf import OmegaConf
 
@@ -16,6 +20,7 @@ from llmexp.configure.compose import compose_jobs
 from llmexp.configure.preflight import build
 from llmexp.jobs.job import read_config
 from llmexp.jobs.record import Record
+from tests import runs
 
 ROOT = Path(__file__).parents[1]
 
@@ -87,6 +92,32 @@ def test_how_a_run_was_launched_may_be_left_out(launch: dict[str, bool], tmp_pat
     tree, how = read_config(tmp_path)
     assert how == {"overrides": [], "options": [], "sweep": False}
     assert Record(build(tree), tmp_path).overrides == []
+
+
+class Frozen(datetime):
+    """A clock that stands still."""
+
+    @classmethod
+    def now(cls, tz: Any = None) -> Frozen:
+        return cls(2024, 2, 29, 12, tzinfo=tz)
+
+
+def test_eight_runs_that_begin_in_one_second_have_eight_folders(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody says `hydra.run.dir`; each is composed and prepared as the command does it."""
+    monkeypatch.setattr(hydra.core.utils, "datetime", Frozen)
+    monkeypatch.chdir(tmp_path)
+    for seed in range(8):
+        (composed,) = compose_jobs([f"seed={seed}", "tracking=none"], "run", None, False)
+        runs.begun(composed)
+    (parent,) = (tmp_path / "outputs").iterdir()
+    found = list(parent.iterdir())
+    assert {folder.name[:19] for folder in found} == {"2024-02-29_12-00-00"}
+    seeds = {OmegaConf.load(folder / "config.yaml").seed for folder in found}
+    assert len(found) == 8 and seeds == set(range(8))
+    # Four bytes of chance: of eight runs two meet once in 150 million times.
+    assert all(re.fullmatch(r".{19}_[0-9a-f]{8}", folder.name) for folder in found)
 
 
 def test_files_of_somebody_elses_in_the_folder_of_a_run_are_left_alone(tmp_path: Path) -> None:

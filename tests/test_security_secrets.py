@@ -87,8 +87,9 @@ def test_no_planted_secret_is_told(tmp_path: Path) -> None:
     """From the environment, an override, YAML, `.env` and what a callback prints and logs."""
     done, outputs = ran(tmp_path, "hydra.run.dir=outputs/mine", "hydra.output_subdir=.hydra")
     assert done.returncode == 0, done.stderr
-    # The callback itself was given the secret.
+    # The callback itself was given the secrets.
     assert f"given {len(ENVIRONMENT)} characters: ***" in done.stdout
+    assert f"read {len(DOTENV)} characters: ***" in done.stdout
     for file in ("result.json", "provenance.json"):
         assert json.loads((outputs / "mine" / file).read_text())["remote_code"] is None
     written = (outputs / "mine" / "config.yaml").read_text()

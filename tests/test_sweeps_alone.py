@@ -6,14 +6,15 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from llmexp.jobs.results import read_result
+from llmexp.sweeps.status import state_of
 from tests import runs, tiny
+from tests.waiting import until
 
 ROOT = Path(__file__).resolve().parents[1]
 LAB = ROOT / "tests" / "extend"
@@ -68,20 +69,28 @@ def test_jobs_share_what_is_kept_and_nothing_else_and_status_shows_them_live(
 ) -> None:
     lines = [*given(tmp_path), "strategy=head_only"]
     sweep = run(tmp_path, "-m", *lines, "seed=0,1", "cache.dir=shared", "hydra.sweep.dir=sweep")
-    while not (tmp_path / "sweep" / "sweep.json").is_file():
-        assert sweep.poll() is None
-        time.sleep(0.05)
+    until(
+        (tmp_path / "sweep" / "sweep.json").is_file,
+        "the sweep has begun",
+        lambda: sweep.poll() is None,
+    )
     watch = status(tmp_path, "--watch")
     seen: list[dict[str, Any]] = []
-    while sweep.poll() is None:
-        seen.append(json.loads(done(status(tmp_path, "--json"))))
+
+    def over() -> bool:
+        # Here, not by a process each: one of those may take as long as a job.
+        seen.append(state_of(tmp_path / "sweep"))
+        return sweep.poll() is not None
+
+    until(over, "the sweep has ended", seconds=400)
     done(sweep)
+    assert json.loads(done(status(tmp_path, "--json"))) == state_of(tmp_path / "sweep")
     assert "2 jobs: 2 completed" in done(watch)
     assert "2 jobs: 2 completed" in done(status(tmp_path))
     told = [[job["status"] for job in state["jobs"]] for state in seen]
     assert ["running", "pending"] in told and ["completed", "running"] in told
     half_way = seen[told.index(["completed", "running"])]
-    assert half_way["status"] == "running" and half_way["remaining"] > 0
+    assert half_way["status"] == "running" and half_way["remaining"] >= 0
 
     names = [job["name"] for job in seen[-1]["jobs"]]
     first, second = (tmp_path / "sweep" / name for name in names)

@@ -30,6 +30,7 @@ from llmexp.sweeps.local import VISIBLE, Local
 from llmexp.sweeps.pool import Pool
 from llmexp.sweeps.status import show, state_of
 from tests.sweeping import Scripts, jobs, starts
+from tests.waiting import until
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 SEEDS = [[f"seed={n}"] for n in range(4)]
@@ -122,8 +123,7 @@ def test_n_jobs_run_side_by_side_each_in_a_slot_of_its_own(tmp_path: Path) -> No
     made = jobs(tmp_path, *SEEDS)
 
     def end_them() -> None:
-        while sum((job.folder / "waiting").exists() for job in made) < 3:
-            time.sleep(0.02)
+        until(lambda: sum((job.folder / "waiting").exists() for job in made) == 3, "three jobs run")
         assert not made[3].folder.exists()
         for entry in Board(tmp_path).entries()[:3]:
             assert entry.pid is not None
@@ -174,8 +174,7 @@ def test_a_signal_reaches_the_running_job_and_starts_no_other(
     first = jobs(tmp_path, *SEEDS)[0]
 
     def send() -> None:
-        while not (first.folder / "waiting").exists():
-            time.sleep(0.02)
+        until((first.folder / "waiting").exists, "the first job runs")
         os.kill(os.getpid(), number)
 
     sender = threading.Thread(target=send)

@@ -7,14 +7,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from llmexp.jobs.results import read_result
+from tests.waiting import until
 
 ROOT = Path(__file__).resolve().parents[1]
 SMOKE = ["debug=smoke", "hydra.sweep.dir=sweep"]
@@ -49,11 +48,8 @@ def witness(folder: Path, rank: int = 0) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / f"witness-{rank}.jsonl").open()]
 
 
-def until(true: Callable[[], bool], seconds: float = 240.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+def alive(process: subprocess.Popen[bytes]) -> bool:
+    return process.poll() is None
 
 
 def statuses(cwd: Path) -> list[str]:
@@ -66,9 +62,11 @@ def test_killed_half_way_and_started_again_it_repeats_nothing_complete(tmp_path:
     slow = "+callbacks.pace={_target_: mylab.limits.Pace, seconds: 0.5}"
     words = ["strategy=head_only,lora", "seed=0,1", "trainer.max_epochs=6", slow, WITNESS]
     process = subprocess.Popen(command(tmp_path, *words), cwd=tmp_path, env=ENVIRONMENT)
-    until(lambda: statuses(tmp_path)[:3] == ["completed", "completed", "running"])
+    wanted = ["completed", "completed", "running"]
+    until(lambda: statuses(tmp_path)[:3] == wanted, "the third job runs", lambda: alive(process))
     third = tmp_path / "sweep" / jobs(tmp_path)[2]["name"]
-    until(lambda: (third / "checkpoints" / "last.ckpt").is_file())
+    saved = third / "checkpoints" / "last.ckpt"
+    until(saved.is_file, "the third job saves", lambda: alive(process))
     process.send_signal(signal.SIGKILL)
     process.wait()
     before = jobs(tmp_path)
@@ -87,7 +85,9 @@ def test_killed_half_way_and_started_again_it_repeats_nothing_complete(tmp_path:
 def test_a_job_that_is_killed_stops_no_other_and_runs_again(tmp_path: Path) -> None:
     words = ["strategy=head_only", "seed=0,1"]
     process = subprocess.Popen(command(tmp_path, *words), cwd=tmp_path, env=ENVIRONMENT)
-    until(lambda: statuses(tmp_path)[:1] == ["running"])
+    until(
+        lambda: statuses(tmp_path)[:1] == ["running"], "the first job runs", lambda: alive(process)
+    )
     os.kill(jobs(tmp_path)[0]["pid"], signal.SIGKILL)
     assert process.wait(timeout=300) == 1
     assert statuses(tmp_path) == ["failed", "completed"]
@@ -137,7 +137,9 @@ def test_a_sweep_through_submitit_that_is_killed_and_started_again_watches_its_j
     words += ["trainer.max_epochs=500", "trainer.max_steps=100000"]
     first = subprocess.Popen(command(tmp_path, *words), cwd=tmp_path, env=ENVIRONMENT)
     files = (tmp_path / "sweep").glob
-    until(lambda: any("val/loss" in f.read_text() for f in files("*/metrics.jsonl")))
+    until(
+        lambda: any("val/loss" in f.read_text() for f in files("*/metrics.jsonl")), "a validation"
+    )
     first.kill()
     first.wait()
     (writer,) = {f.read_text() for f in files("*/.lock")}
@@ -146,8 +148,11 @@ def test_a_sweep_through_submitit_that_is_killed_and_started_again_watches_its_j
     )
     state = tmp_path / "sweep" / "sweep.json"
     workers = [{"pid": second.pid}]
-    until(lambda: [{"pid": w["pid"]} for w in json.loads(state.read_text())["workers"]] == workers)
-    until(lambda: statuses(tmp_path)[:1] == ["running"])
+    until(
+        lambda: [{"pid": w["pid"]} for w in json.loads(state.read_text())["workers"]] == workers,
+        "the sweep that was started again is on the board",
+    )
+    until(lambda: statuses(tmp_path)[:1] == ["running"], "the job is found running")
     second.send_signal(signal.SIGTERM)
     said, _ = second.communicate(timeout=240)
     assert second.returncode == 143 and "still on its way" in said, said
@@ -164,7 +169,11 @@ def test_a_stopped_sweep_through_submitit_saves_its_jobs(tmp_path: Path) -> None
     more = ["trainer.max_epochs=500", "trainer.max_steps=100000"]
     process = subprocess.Popen(command(tmp_path, *words, *more), cwd=tmp_path, env=ENVIRONMENT)
     files = (tmp_path / "sweep").glob
-    until(lambda: any("val/loss" in f.read_text() for f in files("*/metrics.jsonl")))
+    until(
+        lambda: any("val/loss" in f.read_text() for f in files("*/metrics.jsonl")),
+        "a job has validated",
+        lambda: alive(process),
+    )
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=240) == 143
     first, second = jobs(tmp_path)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import json
 import logging
-import multiprocessing
 import os
 import pickle
 import shutil
@@ -33,6 +32,7 @@ from llmexp.tasks.classification import Classification
 from llmexp.tasks.instruction import Instruction
 from llmexp.tasks.language_modeling import LanguageModeling
 from tests import nets, runs, tiny
+from tests.forking import clean
 
 Posed = tuple[Task, Examples]
 
@@ -389,7 +389,8 @@ def test_rows_of_other_things_than_ints_are_not_kept(checkpoint: Path, tmp_path:
     assert kept(tmp_path) == []
 
 
-def _race(made: Context, barrier: Any, builds: Any, expected: list[Any]) -> None:
+def _race(checkpoint: Path, folder: Path, barrier: Any, builds: Any, expected: list[Any]) -> None:
+    made = context(checkpoint, folder)
     encode = made.task.encode
 
     def counted(*args: Any) -> Encoded:
@@ -406,15 +407,14 @@ def _race(made: Context, barrier: Any, builds: Any, expected: list[Any]) -> None
 def test_eight_processes_at_once_encode_once(checkpoint: Path, tmp_path: Path) -> None:
     made = context(checkpoint, tmp_path)
     expected = list(encoded(context_without(made)).rows)
-    forked = multiprocessing.get_context("fork")
+    forked = clean()
     barrier, builds = forked.Barrier(8), forked.Value("i", 0)
-    all_of_them = [
-        forked.Process(target=_race, args=(made, barrier, builds, expected)) for _ in range(8)
-    ]
+    given = (checkpoint, tmp_path, barrier, builds, expected)
+    all_of_them = [forked.Process(target=_race, args=given) for _ in range(8)]
     for process in all_of_them:
         process.start()
     for process in all_of_them:
-        process.join(60)
+        process.join(300)
     assert [process.exitcode for process in all_of_them] == [0] * 8
     assert builds.value == 1
 

@@ -26,7 +26,7 @@ from llmexp.sweeps.settings import job_lines
 
 # Two runs started in the same second get folders of their own.
 OmegaConf.register_new_resolver(
-    "llmexp.id", lambda: secrets.token_hex(2), replace=True, use_cache=True
+    "llmexp.id", lambda: secrets.token_hex(4), replace=True, use_cache=True
 )
 
 

@@ -94,9 +94,22 @@ class Norms(pl.Callback):
 
 
 class KillWorker(pl.Callback):
-    """SIGKILL, as the kernel sends it, to a data worker."""
+    """SIGKILL, as the kernel sends it, to a data worker, once."""
+
+    killed = False
 
     def on_train_batch_start(self, trainer: Any, *_: Any) -> None:
+        if self.killed:
+            return
         children = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split()
-        workers = [int(c) for c in children if "llmexp" in Path(f"/proc/{c}/cmdline").read_text()]
+        workers = [int(c) for c in children if _is_ours(Path(f"/proc/{c}/cmdline"))]
         os.kill(workers[0], signal.SIGKILL)
+        self.killed = True
+
+
+def _is_ours(command: Path) -> bool:
+    """A fork of this process; others come and go."""
+    try:
+        return "llmexp" in command.read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False

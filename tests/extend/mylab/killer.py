@@ -10,7 +10,11 @@ import pytorch_lightning as pl
 
 
 class Killer(pl.Callback):
-    """The n-th life of the run ends at `deaths[n]`: a hook, how often it was called, a signal."""
+    """The n-th life of the run ends at `deaths[n]`: a hook, how often it was called, a signal.
+
+    The end of a batch is that of the last one of its epoch too, and of one within an update: these
+    hooks are called there only.
+    """
 
     def __init__(self, deaths: list[Any], lives: str):
         self.lives = Path(lives)
@@ -29,8 +33,12 @@ class Killer(pl.Callback):
     def on_train_batch_start(self, *_: Any) -> None:
         self._at("batch_start")
 
-    def on_train_batch_end(self, *_: Any) -> None:
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
         self._at("batch_end")
+        if trainer.is_last_batch:
+            self._at("last_batch")
+        if trainer.fit_loop._should_accumulate():
+            self._at("accumulating")
 
     def on_before_optimizer_step(self, *_: Any) -> None:
         self._at("step")

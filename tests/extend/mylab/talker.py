@@ -1,7 +1,9 @@
 """A callback that was given a secret, and says more than it should."""
 
 import logging
+import os
 import sys
+from pathlib import Path
 
 import pytorch_lightning as pl
 
@@ -14,6 +16,10 @@ class Talker(pl.Callback):
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         print(f"given {len(self.token)} characters: {self.token}")
+        # What `python-dotenv` does.
+        name, _, value = Path(".env").read_text().strip().partition("=")
+        os.environ[name] = value
+        print(f"read {len(value)} characters: {value}")
         print("and", self.note, "ghp_stdoutcanary0123456789", file=sys.stderr)
         logging.getLogger("llmexp").warning(f"the token is {self.token}")
         if self.fail:

@@ -1,6 +1,7 @@
 """A place where a trial is measured in a moment: a known function of its learning rate.
 
 Best at 1e-3. Each trial validates three times; `LLMEXP_SECONDS` is how long one of them takes.
+No trial ends before the file is there that `LLMEXP_GATE` names.
 """
 
 from __future__ import annotations
@@ -32,6 +33,9 @@ with (folder / "metrics.jsonl").open("a") as file:
         file.write(json.dumps({"step": step, "val/loss": loss + 2 - step}) + "\\n")
         file.flush()
         time.sleep(float(os.environ.get("LLMEXP_SECONDS", "0")))
+gate, deadline = os.environ.get("LLMEXP_GATE"), time.monotonic() + 300
+while gate and not os.path.exists(gate) and time.monotonic() < deadline:
+    time.sleep(0.02)
 leave("completed")
 """
 
