@@ -119,6 +119,19 @@ def test_a_family_with_another_convention_is_not_proven() -> None:
     assert not proven(net, frozen_blocks(net), partial(task.loss, net), whole, whole, None)
 
 
+@pytest.mark.parametrize("strategy", [HeadOnly(), PartialFinetune(top_blocks=1)], ids=str)
+def test_deberta_runs_uncached_and_says_so(tmp_path: Path, strategy: Any) -> None:
+    made = fitted.context(tiny.deberta(tmp_path / "net"), strategy, attention="eager")
+    net = nets.adapted(made)
+    before = nets.frozen(net)
+    done = fitted.fit(made, epochs=1, net=net)
+    assert not done.data.stored
+    assert any("not proven to be equal for DebertaV2Layer" in n for n in made.examples.notes)
+    assert any("encoder.rel_embeddings" in name for name in before)
+    for name, value in before.items():
+        assert torch.equal(net.get_parameter(name), value), name
+
+
 def test_a_difference_is_not_proven() -> None:
     """Where a low block also feeds the trained one directly, stored states are not enough."""
     net = shaped("bert")
@@ -233,7 +246,27 @@ def test_what_would_not_fit_runs_every_step_and_says_so(tmp_path: Path) -> None:
     assert any("cache.max_gb" in note for note in made.examples.notes)
 
 
-def test_frozen_blocks_see_no_autograd_and_come_back(tmp_path: Path) -> None:
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("cached", [True, False])
+@pytest.mark.parametrize(
+    ("family", "name"), [*(("bert", name) for name in STRATEGIES), ("llama", "lora layers=1")]
+)
+def test_no_autograd_in_frozen_blocks(
+    tmp_path: Path, family: str, name: str, cached: bool, checkpointing: bool
+) -> None:
+    folder = nets.FAMILIES[family](tmp_path / "net")
+    how = {"cache": cached, "gradient_checkpointing": checkpointing}
+    made = fitted.context(folder, STRATEGIES[name], **how)
+    net = nets.adapted(made)
+    seen: list[bool] = []
+    for block in frozen_blocks(net):
+        block.register_forward_hook(lambda m, args, out: seen.append(out.requires_grad))
+    done = fitted.fit(made, epochs=1, net=net)
+    assert bool(getattr(done.data, "stored", None)) == cached
+    assert len(seen) >= 2 * len(done.losses) and not any(seen)
+
+
+def test_frozen_blocks_come_back(tmp_path: Path) -> None:
     made = fitted.context(tiny.bert(tmp_path / "net"), HeadOnly())
     net = nets.adapted(made)
     before = nets.logits(net, made)
