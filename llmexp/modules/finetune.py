@@ -76,6 +76,9 @@ class FineTune(Evaluation):
         self.guard = found[0] if found else self.guard
         with self.trainer.precision_plugin.forward_context(), self._precision():
             self.task.prove(self.net)
+            for remark in self.task.shortcomings(self.net, self.context.max_length):
+                log.warning(remark)
+                self.context.examples.notes.append(remark)
         if self.context.model.compile:
             compile_blocks(self.net, self.frozen)
 

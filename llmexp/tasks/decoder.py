@@ -65,6 +65,18 @@ class DecoderTask(Task):
 
             prove_packing(net, self)
 
+    def shortcomings(self, net: Any, max_length: int) -> list[str]:
+        from llmexp.tasks.chunked_loss import CHUNK
+        from llmexp.tasks.token_loss import whole_logits
+
+        positions = self.tokens_per_batch or self.batch_size * max_length
+        vocabulary = net.config.get_text_config().vocab_size
+        why = whole_logits(net) if positions * vocabulary > CHUNK else None
+        if why is None:
+            return []
+        size = positions * vocabulary * 4 / 2**30
+        return [f"the loss is not taken in chunks: {why}; logits take up to {size:.1f} GB a batch"]
+
     def collate(self, rows: list[Row], pad_id: int) -> Batch:
         from llmexp.data.batches import pad, pad_labels, pad_positions
 

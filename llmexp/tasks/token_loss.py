@@ -17,6 +17,7 @@ from llmexp.tasks.base import IGNORE, Batch, Loss
 from llmexp.tasks.chunked_loss import (
     chunked_cross_entropy,
     chunked_each,
+    inseparable,
     returned_as_given,
     worthwhile,
 )
@@ -70,19 +71,37 @@ def _logits(net: nn.Module, inputs: dict[str, Tensor], supervised: Tensor) -> Te
     return logits[supervised] if logits.ndim == 3 else logits
 
 
+def whole_logits(net: Any) -> str | None:
+    """Why the logits of many positions would all be there at once, or None: they never are."""
+    head = unwrapped(net).get_output_embeddings()
+    why = inseparable(head)
+    if why is None:
+        # Different tokens: the states of a padding token may be zero, and so would its logits.
+        ids = torch.arange(min(8, head.weight.shape[0]), device=head.weight.device)[None]
+        inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+        if not _as_given(net, inputs, ids >= 0):
+            why = "the network changes its logits after the output head"
+    return why
+
+
 def _in_chunks(net: nn.Module, inputs: dict[str, Tensor], supervised: Tensor) -> bool:
     """Whether the logits are many, and are all that the network does to its hidden states."""
     module = unwrapped(net).get_output_embeddings()
     # Counting waits for the device, so only where it can matter.
     if not worthwhile(module, supervised.numel()) or not worthwhile(module, int(supervised.sum())):
         return False
+    return _as_given(net, inputs, supervised)
+
+
+def _as_given(net: nn.Module, inputs: dict[str, Tensor], supervised: Tensor) -> bool:
+    """Whether the network returns what its output head gives."""
 
     def few() -> tuple[Tensor, Tensor]:
         with _only_at(supervised, net, 8) as head:
             returned = net(**inputs, use_cache=False).logits
         return head.given, returned
 
-    return returned_as_given(module, few)
+    return returned_as_given(unwrapped(net).get_output_embeddings(), few)
 
 
 def _inputs(net: Any, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
