@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from llmexp.config import spec
-from llmexp.tasks.base import Batch, Encoded, Loss, Row, Task
+from llmexp.tasks.base import IGNORE, Batch, Encoded, Loss, Row, Task
 from llmexp.tasks.generation import Generation
 
 if TYPE_CHECKING:
@@ -79,12 +79,16 @@ class DecoderTask(Task):
 
     def collate(self, rows: list[Row], pad_id: int) -> Batch:
         from llmexp.data.batches import pad, pad_labels, pad_positions
+        from llmexp.tasks.token_loss import flat
 
         batch = pad(rows, pad_id)
         longest = batch["input_ids"].shape[1]
         batch["labels"] = pad_labels(rows, longest)
         if "position_ids" in rows[0]:
             batch["position_ids"] = pad_positions(rows, longest)
+            batch["real"] = flat(batch["attention_mask"])
+        # Counted here, where it is on the host, so that no step waits for the device to tell.
+        batch["supervised"] = flat(batch["labels"] != IGNORE)
         return batch
 
     def loss(self, net: nn.Module, batch: Batch) -> Loss:
