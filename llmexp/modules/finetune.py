@@ -185,7 +185,8 @@ class FineTune(Evaluation):
         """Put the best checkpoint's weights back, unless they are the ones that are here."""
         keeper = trainer.checkpoint_callback
         best = getattr(keeper, "best_model_path", "")
-        if not best:
+        newest = getattr(keeper, "best_at", None) == self.validated_at == trainer.global_step
+        if not best or newest:
             return
         if not all(from_all(Generations(Path(best).parent).is_whole(Path(best)))):
             said = "checkpoints/best.ckpt is not whole: the last weights are tested and exported"
