@@ -44,6 +44,35 @@ def check_devices(hardware: dict[str, Any]) -> None:
         )
 
 
+def cpu_notes(e: Experiment) -> list[str]:
+    """What will be slow where the run is on a CPU: bfloat16 that it cannot do, many workers."""
+    wanted = e.config.hardware.get("accelerator", "auto")
+    gpu = torch.cuda.is_available() or torch.backends.mps.is_available()
+    if wanted != "cpu" and (wanted != "auto" or gpu):
+        return []
+    found = []
+    precision = str(e.config.hardware.get("precision", ""))
+    halves = {"model.dtype=bfloat16": e.model.dtype == "bfloat16"}
+    halves[f"hardware.precision={precision}"] = precision.startswith("bf16")
+    asked = [key for key, is_half in halves.items() if is_half]
+    if asked and not multiplies_bfloat16():
+        found.append(
+            f"{' and '.join(asked)}: this CPU has neither AMX nor avx512_bf16, so bfloat16 is "
+            "slower here than float32, if smaller"
+        )
+    if e.task.num_workers > 2:
+        found.append(
+            f"data.num_workers={e.task.num_workers}: on a CPU more than two take time from "
+            "training itself; data.num_workers=0 is often fastest"
+        )
+    return found
+
+
+def multiplies_bfloat16() -> bool:
+    """Whether this CPU has instructions for it."""
+    return torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
+
+
 def environment(e: Experiment) -> None:
     """Process-wide settings that belong to a run: threads of the tokenizer, noise of libraries."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

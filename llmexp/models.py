@@ -208,6 +208,9 @@ class HFModel:
         if self.gradient_checkpointing:
             # Not re-entrant: then gradients reach adapters though no input requires one.
             net.activation_checkpointing_enable({"use_reentrant": False})
+            # transformers lets the embeddings require one for the other kind: autograd would
+            # follow frozen blocks.
+            net.disable_input_require_grads()
             net.config.get_text_config().use_cache = False
         return net
 

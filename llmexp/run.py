@@ -12,7 +12,7 @@ from llmexp import console
 from llmexp.configure.preflight import Experiment
 from llmexp.context import Context, context_of
 from llmexp.data.sources import load_examples
-from llmexp.hardware import build_trainer, check_devices, disband, environment
+from llmexp.hardware import build_trainer, check_devices, cpu_notes, disband, environment
 from llmexp.jobs import outcome
 from llmexp.jobs.record import Record
 from llmexp.jobs.signals import Signals
@@ -55,6 +55,7 @@ def run(experiment: Experiment, folder: Path, signals: Signals | None = None) ->
 def prepare(e: Experiment, folder: Path) -> Context:
     """Read the data and the small files of the model: everything that can be wrong but weights."""
     examples = load_examples(e.task)
+    examples.notes += cpu_notes(e)
     for note in examples.notes:
         log.info(note)
     return context_of(e, folder, examples)

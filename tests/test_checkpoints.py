@@ -23,7 +23,9 @@ import torch
 from llmexp.checkpoints.durable import DurableCheckpoints, size_of, write
 from llmexp.checkpoints.generations import BEST, LAST, PREVIOUS, Generations
 from llmexp.errors import NoSpace, UserError
+from tests import tiny
 from tests.machine import unable
+from tests.runs import classified, finished
 
 
 def checkpoint(step: int, values: int = 3000) -> dict[str, Any]:
@@ -131,6 +133,22 @@ def test_a_bad_newest_one_falls_back_and_says_so(harm: str, tmp_path: Path) -> N
     assert (tmp_path / "last.ckpt.bad").is_file() == (harm != "gone")
     save(tmp_path, 3)
     assert step_of(tmp_path / LAST) == 3 and step_of(tmp_path / PREVIOUS) == 1
+
+
+def test_the_best_one_is_not_read_where_it_is_the_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its weights are there already; test_resume_inputs.py has the other case."""
+    asked: list[str] = []
+    whole = Generations.is_whole
+    monkeypatch.setattr(
+        Generations, "is_whole", lambda self, path: asked.append(path.name) or whole(self, path)
+    )
+    where = [*classified(tmp_path), "model=local", f"model.path={tiny.bert(tmp_path / 'bert')}"]
+    more = ["strategy=head_only", "trainer.max_epochs=1"]
+    result = finished(tmp_path / "run", *where, *more)
+    assert (tmp_path / "run" / "checkpoints" / BEST).is_file()
+    assert result["metrics"]["val/loss"] > 0 and BEST not in asked
 
 
 def test_without_a_manifest_nothing_is_trusted(tmp_path: Path) -> None:

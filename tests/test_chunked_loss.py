@@ -5,15 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-import tiny
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModelForCausalLM, Gemma2Config, Gemma2ForCausalLM
 
+from llmexp.strategies.full_finetune import FullFinetune
 from llmexp.tasks import chunked_loss
 from llmexp.tasks.base import IGNORE
-from llmexp.tasks.token_loss import token_loss
+from llmexp.tasks.token_loss import token_loss, whole_logits
+from tests import fitted, nets, tiny
 
 
 @pytest.fixture(autouse=True)
@@ -124,9 +125,21 @@ def test_no_tensor_is_of_the_size_of_the_logits() -> None:
     assert mode.elements == 500 * 300
 
 
-def test_a_family_that_caps_its_logits_keeps_them(tmp_path: Any) -> None:
+def test_no_network_makes_a_tensor_of_the_size_of_the_logits(net: Any) -> None:
+    one = batch(net.config.vocab_size)
+    one["labels"] = one["input_ids"]
+    logits, sizes = one["labels"].numel() * net.config.vocab_size, {}
+    token_loss(net, one)  # The first look at a network is another forward pass.
+    for whole in (True, False):
+        with Largest() as mode:
+            token_loss(net, one, whole=whole).total.backward()
+        sizes[whole] = mode.elements
+    assert sizes[True] == logits and sizes[False] < logits / 2
+
+
+def capped(vocabulary: int) -> Any:
     config = Gemma2Config(
-        vocab_size=300,
+        vocab_size=vocabulary,
         hidden_size=32,
         intermediate_size=64,
         num_hidden_layers=2,
@@ -134,9 +147,27 @@ def test_a_family_that_caps_its_logits_keeps_them(tmp_path: Any) -> None:
         num_key_value_heads=2,
         head_dim=8,
         final_logit_softcapping=0.1,
+        pad_token_id=0,
     )
-    loss = token_loss(Gemma2ForCausalLM(config), batch(300))
+    return Gemma2ForCausalLM(config)
+
+
+def test_a_family_that_caps_its_logits_keeps_them() -> None:
+    loss = token_loss(capped(300), batch(300))
     assert loss.logits is not None and loss.logits.abs().max() <= 0.1
+
+
+def test_a_run_whose_logits_are_whole_says_so_once(tmp_path: Any) -> None:
+    words = tiny.tokenizer()
+    for saved in (capped(len(words)), words):
+        saved.save_pretrained(tmp_path / "capped")
+    found = []
+    for folder in (tmp_path / "capped", tiny.llama(tmp_path / "llama")):
+        made = fitted.context(folder, FullFinetune(), nets.instruction(), attention="eager")
+        fitted.fit(made)
+        found.append([n for n in made.examples.notes if "not taken in chunks" in n])
+    (said,), nothing = found
+    assert "changes its logits after the output head" in said and not nothing
 
 
 def test_the_random_stream_is_where_logits_would_have_left_it(tmp_path: Any) -> None:
@@ -155,3 +186,4 @@ def test_an_adapter_on_the_head_keeps_its_logits(net: Any) -> None:
 
     wrapped = get_peft_model(net, LoraConfig(target_modules=["lm_head"]))
     assert token_loss(wrapped, batch(net.config.vocab_size)).logits is not None
+    assert "no plain layer" in str(whole_logits(wrapped))

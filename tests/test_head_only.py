@@ -20,6 +20,8 @@ HEADS = {
     "distilbert": {"pre_classifier", "classifier"},
     "roberta": {"classifier.dense", "classifier.out_proj"},
     "electra": {"classifier.dense", "classifier.out_proj"},
+    "deberta-v2": {"pooler.dense", "classifier"},
+    "mpnet": {"classifier.dense", "classifier.out_proj"},
     "gpt2": {"score"},
     "llama": {"score"},
     "gemma3_text": {"score"},

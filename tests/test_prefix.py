@@ -18,9 +18,10 @@ from llmexp.cache.distinct import Distinct
 from llmexp.cache.features import FeatureCache, digest
 from llmexp.config import Cache
 from llmexp.data import state_key, token_key
-from llmexp.data.features import FeatureData
-from llmexp.data.prefix import PrefixData, token_data
+from llmexp.data.features import FeatureData, backbone_fingerprint
+from llmexp.data.prefix import PrefixData, prefix_fingerprint, token_data
 from llmexp.data.stored import Stored
+from llmexp.nets.architecture import backbone, blocks
 from llmexp.nets.freezing import frozen_blocks, train_only
 from llmexp.nets.prefix import proven, standing_in
 from llmexp.nets.weights import fingerprint
@@ -52,12 +53,21 @@ SHAPES: dict[str, dict[str, Any]] = {
     "qwen3": DECODER,
     "gemma3_text": DECODER | {"sliding_window": 4},
 }
+# Families whose blocks read what is registered after them.
+RELATIVE: dict[str, dict[str, Any]] = {
+    "deberta-v2": SMALL
+    | {"relative_attention": True, "pos_att_type": ["p2c", "c2p"], "share_att_key": True}
+    | {"position_biased_input": False, "norm_rel_ebd": "layer_norm", "position_buckets": 8}
+    | {"conv_kernel_size": 3},
+    "mpnet": SMALL,
+}
 DECODERS = ["gpt2", "llama", "mistral", "qwen2", "qwen3", "gemma3_text"]
 
 
 def shaped(family: str, auto: Any = AutoModelForSequenceClassification) -> Any:
     torch.manual_seed(0)
-    config = AutoConfig.for_model(family, num_labels=3, initializer_range=0.2, **SHAPES[family])
+    shape = (SHAPES | RELATIVE)[family]
+    config = AutoConfig.for_model(family, num_labels=3, initializer_range=0.2, **shape)
     return auto.from_config(config)
 
 
@@ -107,6 +117,19 @@ def test_a_family_with_another_convention_is_not_proven() -> None:
     task = fitted.texts()[0]
     whole = task.collate(ragged(), 0)
     assert not proven(net, frozen_blocks(net), partial(task.loss, net), whole, whole, None)
+
+
+@pytest.mark.parametrize("strategy", [HeadOnly(), PartialFinetune(top_blocks=1)], ids=str)
+def test_deberta_runs_uncached_and_says_so(tmp_path: Path, strategy: Any) -> None:
+    made = fitted.context(tiny.deberta(tmp_path / "net"), strategy, attention="eager")
+    net = nets.adapted(made)
+    before = nets.frozen(net)
+    done = fitted.fit(made, epochs=1, net=net)
+    assert not done.data.stored
+    assert any("not proven to be equal for DebertaV2Layer" in n for n in made.examples.notes)
+    assert any("encoder.rel_embeddings" in name for name in before)
+    for name, value in before.items():
+        assert torch.equal(net.get_parameter(name), value), name
 
 
 def test_a_difference_is_not_proven() -> None:
@@ -203,6 +226,19 @@ def test_a_second_run_computes_nothing(tmp_path: Path) -> None:
     assert second.seconds == first.seconds > 0
 
 
+@pytest.mark.parametrize("strategy", [HeadOnly(), fitted.features()], ids=["states", "features"])
+def test_what_a_run_made_itself_was_not_spared(tmp_path: Path, strategy: Any) -> None:
+    task, examples = fitted.texts()
+    examples.test = examples.validation
+    made = fitted.context(tiny.bert(tmp_path / "net"), strategy, (task, examples))
+    net = nets.adapted(made)
+    first, second = (made.strategy.data(made, net) for _ in range(2))
+    first.setup("fit")
+    assert first.prefix.spared == 0.0 < first.prefix.seconds
+    second.setup("fit")
+    assert second.prefix.spared == second.prefix.seconds == first.prefix.seconds
+
+
 def test_what_would_not_fit_runs_every_step_and_says_so(tmp_path: Path) -> None:
     made = fitted.context(tiny.bert(tmp_path / "net"), PartialFinetune(top_blocks=1), max_gb=1e-6)
     done = fitted.fit(made, epochs=1)
@@ -210,7 +246,27 @@ def test_what_would_not_fit_runs_every_step_and_says_so(tmp_path: Path) -> None:
     assert any("cache.max_gb" in note for note in made.examples.notes)
 
 
-def test_frozen_blocks_see_no_autograd_and_come_back(tmp_path: Path) -> None:
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("cached", [True, False])
+@pytest.mark.parametrize(
+    ("family", "name"), [*(("bert", name) for name in STRATEGIES), ("llama", "lora layers=1")]
+)
+def test_no_autograd_in_frozen_blocks(
+    tmp_path: Path, family: str, name: str, cached: bool, checkpointing: bool
+) -> None:
+    folder = nets.FAMILIES[family](tmp_path / "net")
+    how = {"cache": cached, "gradient_checkpointing": checkpointing}
+    made = fitted.context(folder, STRATEGIES[name], **how)
+    net = nets.adapted(made)
+    seen: list[bool] = []
+    for block in frozen_blocks(net):
+        block.register_forward_hook(lambda m, args, out: seen.append(out.requires_grad))
+    done = fitted.fit(made, epochs=1, net=net)
+    assert bool(getattr(done.data, "stored", None)) == cached
+    assert len(seen) >= 2 * len(done.losses) and not any(seen)
+
+
+def test_frozen_blocks_come_back(tmp_path: Path) -> None:
     made = fitted.context(tiny.bert(tmp_path / "net"), HeadOnly())
     net = nets.adapted(made)
     before = nets.logits(net, made)
@@ -343,14 +399,48 @@ def test_the_source_of_a_networks_own_modules_is_in_the_key(
 
 def test_a_weight_changes_the_fingerprint_and_a_label_does_not() -> None:
     net = shaped("bert")
-    before = fingerprint([net.bert], net.config)
+    before = fingerprint(net.bert, net.config)
     net.config.num_labels = 7
-    assert fingerprint([net.bert], net.config) == before
+    assert fingerprint(net.bert, net.config) == before
     net.config.layer_norm_eps = 0.5
-    changed = fingerprint([net.bert], net.config)
+    changed = fingerprint(net.bert, net.config)
     assert changed != before
     net.bert.encoder.layer[1].output.dense.bias.data[3] += 1e-6
-    assert fingerprint([net.bert], net.config) != changed
+    assert fingerprint(net.bert, net.config) != changed
+
+
+@pytest.mark.parametrize("family", RELATIVE)
+def test_what_stands_beside_the_blocks_is_in_the_fingerprint(family: str) -> None:
+    net = shaped(family)
+    body = backbone(net)
+    seen = {backbone_fingerprint(body)}
+    inside = {id(p) for p in blocks(net).parameters()}
+    beside = [p for n, p in body.named_parameters() if id(p) not in inside and "pooler" not in n]
+    for parameter in beside:
+        parameter.data += 1.0
+        seen.add(backbone_fingerprint(body))
+    assert len(seen) == 1 + len(beside)
+    for name, parameter in body.named_parameters():
+        if "pooler" in name:
+            parameter.data += 1.0
+    assert backbone_fingerprint(body) in seen
+
+
+@pytest.mark.parametrize(
+    ("changed", "counts"),
+    [
+        ("classifier.dense.bias", False),
+        ("mpnet.encoder.layer.2.output.dense.bias", False),
+        ("mpnet.encoder.layer.1.output.dense.bias", True),
+        ("mpnet.encoder.relative_attention_bias.weight", True),
+        ("mpnet.embeddings.LayerNorm.bias", True),
+    ],
+)
+def test_states_are_found_by_all_that_they_depend_on(changed: str, counts: bool) -> None:
+    net = shaped("mpnet")
+    before = prefix_fingerprint(net, 2)
+    net.get_parameter(changed).data += 1.0
+    assert (prefix_fingerprint(net, 2) != before) == counts
 
 
 def test_equal_rows_are_one_and_labels_make_no_difference() -> None:

@@ -16,6 +16,7 @@ from llmexp.profiling.roof import roof
 from llmexp.profiling.step_profiler import StepProfiler, half
 from llmexp.profiling.timeline import PHASES, group_of, phase_of, phases
 from tests import fitted, nets, tiny
+from tests.runs import answered, finished
 
 
 def table(page: str, head: str) -> dict[str, float]:
@@ -24,7 +25,7 @@ def table(page: str, head: str) -> dict[str, float]:
     return {name: float(ms) for name, ms in re.findall(r"^\| ([\w -]+) \| ([\d.]+) \|", part, re.M)}
 
 
-def train(folder: Path, wait: int, steps: int) -> None:
+def train(folder: Path, wait: int, steps: int, accumulate: int = 1) -> None:
     made = fitted.context(tiny.bert(folder / "bert", labels=3), nets.lora())
     pl.seed_everything(0, verbose=False)
     net = nets.adapted(made)
@@ -37,6 +38,7 @@ def train(folder: Path, wait: int, steps: int) -> None:
         enable_progress_bar=False,
         enable_model_summary=False,
         limit_val_batches=0,
+        accumulate_grad_batches=accumulate,
         default_root_dir=str(folder),
     )
     data = made.strategy.data(made, net)
@@ -64,6 +66,27 @@ def test_a_page_and_a_trace_say_where_a_step_went(tmp_path: Path) -> None:
     names = {event.get("name", "") for event in trace["traceEvents"]}
     assert "aten::addmm" in names or "aten::mm" in names
     assert len([n for n in names if n.startswith("ProfilerStep")]) == 4
+
+
+def test_the_command_line_profiles_and_ends_early(tmp_path: Path) -> None:
+    """A batch of answers is written after it, not all that the test would have."""
+    where = [*answered(tmp_path), "model=local", f"model.path={tiny.gpt2(tmp_path / 'gpt2')}"]
+    few = ["data.batch_size=2", "trainer.profiler.wait=2", "trainer.profiler.steps=2"]
+    few += ["trainer.max_steps=8", "trainer.max_epochs=4", "trainer.accumulate_grad_batches=2"]
+    run = tmp_path / "run"
+    result = finished(run, *where, *few, "strategy=lora", "debug=profile")
+    assert result["status"] == "completed"
+    page = (run / "profile" / "summary.md").read_text()
+    assert page.startswith("# Where a step's time goes\n\n2 warmed-up steps, ")
+    assert len(page.splitlines()) < 60, "one page"
+    assert (run / "profile" / "trace.json").stat().st_size > 0
+    lines = (run / "predictions.jsonl").read_text().splitlines()
+    assert len(lines) == 2
+
+
+def test_a_step_is_an_update(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    train(tmp_path, wait=40, steps=4, accumulate=2)
+    assert "9 steps were trained and 47 are needed" in caplog.text
 
 
 def test_a_training_that_is_too_short_says_so(

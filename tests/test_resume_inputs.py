@@ -142,8 +142,8 @@ class Harm(pl.Callback):
 def test_a_harmed_best_checkpoint_is_neither_tested_nor_unsaid(tmp_path: Path, gone: bool) -> None:
     task, examples = fitted.texts(16)
     made = fitted.context(tiny.bert(tmp_path / "bert", labels=3), HeadOnly(), (task, examples))
-    # The first validation is the best one: the last weights are others.
-    made = replace(made, optim=replace(made.optim, learning_rate=2.0))
+    # An earlier validation is the best one: the last weights are others, and it is read.
+    made = replace(made, optim=replace(made.optim, learning_rate=30.0))
     found = carried(tmp_path / "run", made, None, None, (Harm(gone),), **SETTINGS)
     assert_equal(found["weights"], dict(found["best"]))
     assert "checkpoints/best.ckpt is not whole: the last weights are tested" in examples.notes[-1]

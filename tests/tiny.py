@@ -14,6 +14,8 @@ from tokenizers import Tokenizer, decoders, models, normalizers, processors
 from transformers import (
     BertConfig,
     BertForSequenceClassification,
+    DebertaV2Config,
+    DebertaV2ForSequenceClassification,
     GPT2Config,
     GPT2LMHeadModel,
     LlamaConfig,
@@ -95,7 +97,22 @@ def bert(folder: Path, seed: int = 0, labels: int = 2, **changes: Any) -> Path:
     """A random BERT classifier of three blocks, width 32, without dropout."""
     torch.manual_seed(seed)
     made = tokenizer(bert=True)
-    shape = {
+    shape = {**_encoder(made), "num_labels": labels}
+    return _save(BertForSequenceClassification(BertConfig(**{**shape, **changes})), made, folder)
+
+
+def deberta(folder: Path) -> Path:
+    """The same as a DeBERTa, whose blocks read relative positions registered after them."""
+    torch.manual_seed(0)
+    made = tokenizer(bert=True)
+    relative = {"relative_attention": True, "pos_att_type": ["p2c", "c2p"], "share_att_key": True}
+    relative |= {"norm_rel_ebd": "layer_norm", "position_buckets": 8, "conv_kernel_size": 3}
+    config = DebertaV2Config(**_encoder(made), **relative, position_biased_input=False)
+    return _save(DebertaV2ForSequenceClassification(config), made, folder)
+
+
+def _encoder(made: PreTrainedTokenizerFast) -> dict[str, Any]:
+    return {
         "vocab_size": len(made),
         "pad_token_id": made.pad_token_id,
         "hidden_size": 32,
@@ -106,9 +123,7 @@ def bert(folder: Path, seed: int = 0, labels: int = 2, **changes: Any) -> Path:
         "initializer_range": 0.2,
         "hidden_dropout_prob": 0.0,
         "attention_probs_dropout_prob": 0.0,
-        "num_labels": labels,
     }
-    return _save(BertForSequenceClassification(BertConfig(**{**shape, **changes})), made, folder)
 
 
 def stories260k(folder: Path) -> Path | None:

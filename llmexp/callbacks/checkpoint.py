@@ -42,7 +42,7 @@ class Checkpoint(ModelCheckpoint):
         # Lightning's own would judge what it saves between validations by the last val/loss.
         self.every_n_steps = every_n_train_steps
         self.every_minutes = every_minutes
-        self.saved_at = self.judged_at = -1
+        self.saved_at = self.judged_at = self.best_at = -1
         self.owed = False
         """A checkpoint that came due where none can be taken."""
         self.clock = time.monotonic()
@@ -134,5 +134,7 @@ class Checkpoint(ModelCheckpoint):
     def _save_checkpoint(self, trainer: pl.Trainer, filepath: str) -> None:
         began = time.perf_counter()
         super()._save_checkpoint(trainer, filepath)
+        if filepath != self.last_model_path:
+            self.best_at = trainer.global_step
         self.last_seconds = time.perf_counter() - began
         self.saving_seconds += self.last_seconds

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -11,13 +11,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from llmexp.cache.distinct import Distinct
-from llmexp.cache.features import MemoryOnly, digest, open_cache, size_of
+from llmexp.cache.features import Entry, MemoryOnly, digest, open_cache, size_of
 from llmexp.data.batches import EvaluationBatches, UpdateBatches, pad
 from llmexp.data.module import TokenData
 from llmexp.data.state_key import UNKNOWN, circumstances
 from llmexp.data.token_cache import about
 from llmexp.modules.memory import halved
-from llmexp.nets.architecture import blocks
 from llmexp.nets.freezing import beside_blocks, is_norm
 from llmexp.nets.pooling import Pooling, pool
 from llmexp.nets.weights import fingerprint
@@ -37,10 +36,16 @@ class PrefixCost:
     hit: bool = True
     """All of them."""
 
-    def add(self, seconds: float, hit: bool) -> None:
-        self.seconds += seconds
-        self.spared += seconds if hit else 0.0
-        self.hit = self.hit and hit
+    seen: set[str] = field(default_factory=set)
+    """Keys of entries; splits with the same rows share one, which costs and is spared once."""
+
+    def add(self, key: str, entry: Entry) -> None:
+        if entry.hit and key in self.seen:
+            return
+        self.seen.add(key)
+        self.seconds += entry.seconds
+        self.spared += entry.seconds if entry.hit else 0.0
+        self.hit = self.hit and entry.hit
 
 
 class FeatureData(TokenData):
@@ -90,7 +95,7 @@ class FeatureData(TokenData):
             extract(self.backbone, distinct, self.pooling, self.context.pad_id, out)
 
         entry = cache.entry(key, shape, torch.float32, fill, **about(self.context, name))
-        self.prefix.add(entry.seconds, entry.hit)
+        self.prefix.add(key, entry)
         return entry.states[[distinct.number(row) for row in rows]]
 
     def lengths(self, name: str) -> list[int]:
@@ -138,9 +143,9 @@ class FeatureRows(Dataset):
 
 
 def backbone_fingerprint(net: Any) -> str:
-    """A hash of every module that the last hidden states depend on; a pooler is not among them."""
-    below, above = beside_blocks(net)
-    return fingerprint([*below, blocks(net), *filter(is_norm, above)], net.config)
+    """A hash of all that the last hidden states may depend on; a pooler is not among them."""
+    poolers = [module for module in beside_blocks(net)[1] if not is_norm(module)]
+    return fingerprint(net, net.config, without=poolers)
 
 
 @torch.inference_mode()

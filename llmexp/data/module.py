@@ -59,6 +59,9 @@ class TokenData(pl.LightningDataModule):
 
     def loader(self, rows: Any, order: Sampler[list[int]], **settings: Any) -> DataLoader:
         """One that resumes where training ended, if the order has epochs."""
+        # What a GPU is sent from pinned memory it takes while it computes.
+        gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
+        settings["pin_memory"] = gpu
         if isinstance(order, EpochBatches):
             return ResumableLoader(rows, source=order, place=self.place, **settings)
         # With the run's own generator, each validation would move the dropout of training.

@@ -21,6 +21,7 @@ from llmexp.errors import UserError
 from llmexp.modules.finetune import half_precision
 from llmexp.modules.gathered import from_all
 from llmexp.modules.memory import halved
+from llmexp.nets.architecture import backbone, blocks
 from llmexp.nets.freezing import beside_blocks, frozen_blocks
 from llmexp.nets.prefix import evaluating, kept, proven, states_of
 from llmexp.nets.weights import fingerprint
@@ -146,19 +147,19 @@ class PrefixData(TokenData):
 
     def _store(self) -> None:
         self.prefix.hit = True
-        config, below = self.net.config, beside_blocks(self.net)[0]
-        weights = fingerprint([*below, *self.frozen], config)
+        weights = prefix_fingerprint(self.net, len(self.frozen))
         for name, distinct in self.distinct.items():
-            entry = self._entry(name, distinct, weights)
-            self.prefix.add(entry.seconds, entry.hit)
+            key = self._key(distinct, weights)
+            entry = self._entry(name, key, distinct)
+            self.prefix.add(key, entry)
             self.stored[name] = Stored(distinct, entry.states, self.at)
         log.info(
             f"{len(self.frozen)} frozen blocks ran once for each row: "
             f"{self.prefix.seconds:.1f} s{', in an earlier run' if self.prefix.hit else ''}"
         )
 
-    def _entry(self, name: str, distinct: Distinct, weights: str) -> Entry:
-        key = digest(
+    def _key(self, distinct: Distinct, weights: str) -> str:
+        return digest(
             {
                 "circumstances": self.how,
                 "weights": weights,
@@ -170,6 +171,8 @@ class PrefixData(TokenData):
                 "task": self.context.task.kind,
             }
         )
+
+    def _entry(self, name: str, key: str, distinct: Distinct) -> Entry:
         return self.cache.entry(
             key,
             self._shape(distinct),
@@ -204,6 +207,12 @@ class PrefixData(TokenData):
 
         for numbers in distinct.batches(self.net.device.type):
             halved(compute, numbers)
+
+
+def prefix_fingerprint(net: Any, count: int) -> str:
+    """A hash of all of the backbone but what comes after its first `count` blocks."""
+    later = [*blocks(net)[count:], *beside_blocks(net)[1]]
+    return fingerprint(backbone(net), net.config, without=later)
 
 
 def _specimens(distinct: Distinct) -> list[Row]:

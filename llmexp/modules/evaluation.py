@@ -62,7 +62,7 @@ class Evaluation(pl.LightningModule):
     def written(self) -> list[Row]:
         """This process's share of the answers that are generated."""
         test = self.context.examples.test
-        asked = range(min(self.task.samples(), len(test)))
+        asked = range(min(self.task.samples(), len(test), self._tested()))
         mine = asked[self.global_rank :: self.trainer.world_size]
         # Sharded weights are gathered in step: then every process has to write every answer.
         together = asked if hasattr(self.net, "unshard") else mine
@@ -74,6 +74,12 @@ class Evaluation(pl.LightningModule):
         found = self._written(rows)
         pairs = zip(together, found, strict=True)
         return [{"index": i, **answer} for i, answer in pairs if i in mine]
+
+    def _tested(self) -> int:
+        """Of no more rows are answers written than a test reads that was cut short."""
+        limit = self.trainer.limit_test_batches
+        rows = self.task.batch_size * self.trainer.world_size
+        return limit * rows if isinstance(limit, int) else len(self.context.examples.test)
 
     def _written(self, rows: list[Row]) -> list[Row]:
         if hasattr(self.net, "unshard"):

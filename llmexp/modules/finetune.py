@@ -76,6 +76,9 @@ class FineTune(Evaluation):
         self.guard = found[0] if found else self.guard
         with self.trainer.precision_plugin.forward_context(), self._precision():
             self.task.prove(self.net)
+            for remark in self.task.shortcomings(self.net, self.context.max_length):
+                log.warning(remark)
+                self.context.examples.notes.append(remark)
         if self.context.model.compile:
             compile_blocks(self.net, self.frozen)
 
@@ -182,7 +185,8 @@ class FineTune(Evaluation):
         """Put the best checkpoint's weights back, unless they are the ones that are here."""
         keeper = trainer.checkpoint_callback
         best = getattr(keeper, "best_model_path", "")
-        if not best:
+        newest = getattr(keeper, "best_at", None) == self.validated_at == trainer.global_step
+        if not best or newest:
             return
         if not all(from_all(Generations(Path(best).parent).is_whole(Path(best)))):
             said = "checkpoints/best.ckpt is not whole: the last weights are tested and exported"

@@ -79,7 +79,10 @@ def size(batch: Batch) -> int:
 
 
 def cut(batch: Batch, parts: int) -> list[Batch]:
-    """The rows of a batch in at most so many parts, as they are: padding included."""
+    """The rows of a batch in at most so many parts, as they are: padding included.
+
+    Positions in the whole batch are left out: they mean nothing in a part.
+    """
     rows = size(batch)
     step = -(-rows // parts)
     if step >= rows:
@@ -91,6 +94,7 @@ def cut(batch: Batch, parts: int) -> list[Batch]:
             if isinstance(value, Tensor) and value.ndim and len(value) == rows
             else value
             for name, value in batch.items()
+            if name not in ("supervised", "real")
         }
 
     return [taken(start) for start in range(0, rows, step)]

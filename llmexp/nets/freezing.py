@@ -32,22 +32,34 @@ def has_parameters(module: nn.Module) -> bool:
 def beside_blocks(net: Any) -> tuple[list[nn.Module], list[nn.Module]]:
     """The modules of the backbone (below, above) its blocks, in the order they are registered.
 
-    A norm beside the blocks is the final one wherever it is registered (OPT's comes first):
-    a norm of the embeddings lies inside their module.
+    Above is what has no say in the states that blocks return: the final norm, a pooler, and what
+    comes later without parameters. Whatever else stands beside the blocks may feed them, wherever
+    it is registered (the relative positions of DeBERTa and MPNet come after).
     """
     stack, here = blocks(net), backbone(net)
     below: list[nn.Module] = []
     above: list[nn.Module] = []
     while here is not stack:
-        children = list(here.children())
-        at = next(i for i, c in enumerate(children) if stack in c.modules())
-        for i, child in enumerate(children):
-            if i < at and not is_norm(child):
-                below.append(child)
-            elif i != at:
-                above.append(child)
-        here = children[at]
+        children = list(here.named_children())
+        at = next(i for i, (_, child) in enumerate(children) if stack in child.modules())
+        final = final_norms(children, at)
+        for i, (name, child) in enumerate(children):
+            later = i > at and ("pool" in name or not has_parameters(child))
+            if i != at:
+                (above if later or child in final else below).append(child)
+        here = children[at][1]
     return below, above
+
+
+def final_norms(children: list[tuple[str, nn.Module]], at: int) -> list[nn.Module]:
+    """The norms beside the blocks, which are number `at`, that are not of embeddings.
+
+    They may be registered first (OPT's). A norm that follows embeddings which follow the blocks
+    is theirs (DeBERTa's), and so is one that is named after them (BLOOM's).
+    """
+    if any(isinstance(child, nn.Embedding) for _, child in children[at + 1 :]):
+        return []
+    return [child for name, child in children if is_norm(child) and "emb" not in name]
 
 
 def is_norm(module: nn.Module) -> bool:

@@ -20,7 +20,7 @@ LENGTHS = (12, 1, 17, 6)
 # Kernels that take a query of one position beside keys of all.
 KERNELS = ("sdpa", "eager")
 # Of a block that returns one position, the projections that still see all of them.
-OF_ALL = ("key", "value", "k_lin", "v_lin")
+OF_ALL = {"key", "value", "k_lin", "v_lin", "k_proj", "v_proj", "c_attn"}
 
 
 def read_first(net: Any) -> bool:
@@ -31,15 +31,20 @@ def read_first(net: Any) -> bool:
     and the logits of a few random rows equal within rounding.
     """
     block = blocks(net)[-1]
-    known = KNOWN.get(type(block).__name__)
-    kernel = getattr(unwrapped(net).config, "_attn_implementation", None)
-    if known is None or kernel not in KERNELS or "forward" in vars(block):
+    known, kernel = KNOWN.get(type(block).__name__), kernel_of(net)
+    if known is None or kernel is None:
         return False
-    kernel_of: Any = ALL_ATTENTION_FUNCTIONS.get_interface(kernel, _eager(block))
+    return replaced(net, partial(known, block, kernel), specimens(net))
+
+
+def replaced(net: Any, forward: Callable[..., Tensor], batch: dict[str, Tensor]) -> bool:
+    """Let this be what the last block does, if the logits of the batch stay what they were."""
+    block = blocks(net)[-1]
+    if "forward" in vars(block):
+        return False
     with evaluating(net), torch.no_grad():
-        batch = _specimens(net)
         expected = net(**batch).logits
-        vars(block)["forward"] = partial(known, block, kernel_of)
+        vars(block)["forward"] = forward
         found = net(**batch).logits
     tolerance = 1e-5 if expected.dtype == torch.float32 else 4 * torch.finfo(expected.dtype).eps
     scale = max(1.0, float(expected.abs().max()))
@@ -53,26 +58,27 @@ def once_a_row(net: Any) -> list[nn.Module]:
     """The modules of a classifier that see one position of each row, where others see all.
 
     Poolers and heads do, but not `score`: transformers' decoders apply it to every position. Where
-    `read_first` was done so does what the last block computes from the first position only.
+    the last block computes one position only, so does all of it but its keys and values.
     """
     heads = [name for name in new_head_names(net) if name != "score"]
-    if not heads:
-        return []
-    found = [unwrapped(net).get_submodule(name) for name in heads] + beside_blocks(net)[1]
+    found = [unwrapped(net).get_submodule(name) for name in heads]
+    found += beside_blocks(net)[1] if heads else []
     block = blocks(net)[-1]
-    if not isinstance(vars(block).get("forward"), partial):
-        return found
-    rest = [m for name, m in block.named_modules() if not _of_all(name) and not list(m.children())]
-    return found + rest
+    if isinstance(vars(block).get("forward"), partial):
+        inner = [(n, m) for n, m in block.named_modules() if not list(m.children())]
+        found += [m for name, m in inner if not set(name.split(".")) & OF_ALL]
+    return found
 
 
-def _of_all(name: str) -> bool:
-    return any(part in OF_ALL for part in name.split("."))
-
-
-def _eager(block: nn.Module) -> Any:
-    """The family's own attention in plain torch."""
-    return getattr(sys.modules[type(block).__module__], "eager_attention_forward", None)
+def kernel_of(net: Any) -> Any:
+    """The attention function of the network, where it takes one query beside keys of all."""
+    name = getattr(unwrapped(net).config, "_attn_implementation", None)
+    if name not in KERNELS:
+        return None
+    # The family's own attention in plain torch.
+    module = sys.modules[type(blocks(net)[-1]).__module__]
+    eager: Any = getattr(module, "eager_attention_forward", None)
+    return ALL_ATTENTION_FUNCTIONS.get_interface(name, eager)
 
 
 def _attended(
@@ -137,7 +143,7 @@ KNOWN: dict[str, Callable[..., Tensor]] = {
 }
 
 
-def _specimens(net: Any) -> dict[str, Tensor]:
+def specimens(net: Any) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(0)
     vocabulary = net.get_input_embeddings().num_embeddings
     mask = torch.arange(max(LENGTHS)) < torch.tensor(LENGTHS)[:, None]

@@ -24,8 +24,11 @@ IRRELEVANT = {
 }
 
 
-def fingerprint(modules: Iterable[nn.Module], config: Any) -> str:
-    """sha256 over parameters, buffers and config; equal weights under equal names are equal."""
+def fingerprint(net: nn.Module, config: Any, without: Iterable[nn.Module] = ()) -> str:
+    """sha256 over parameters, buffers and config; equal weights under equal names are equal.
+
+    What is not read is named, so that a module nobody thought of counts.
+    """
     found = hashlib.sha256()
     facts = {
         name: value
@@ -34,15 +37,18 @@ def fingerprint(modules: Iterable[nn.Module], config: Any) -> str:
     }
     found.update(json.dumps(facts, sort_keys=True, default=str).encode())
     found.update(transformers.__version__.encode())
-    for module in modules:
-        found.update(type(module).__name__.encode())
-        for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
-            found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-            found.update(_bytes(tensor))
-            # What bitsandbytes packs into a parameter means nothing without its scales.
-            packed = getattr(tensor, "quant_state", None)
-            for part in packed.as_dict(packed=True).values() if packed is not None else ():
-                found.update(_bytes(part))
+    found.update(type(net).__name__.encode())
+    unread = {id(module) for module in without}
+    paths = tuple(f"{path}." for path, module in net.named_modules() if id(module) in unread)
+    for name, tensor in [*net.named_parameters(), *net.named_buffers()]:
+        if name.startswith(paths):
+            continue
+        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        found.update(_bytes(tensor))
+        # What bitsandbytes packs into a parameter means nothing without its scales.
+        packed = getattr(tensor, "quant_state", None)
+        for part in packed.as_dict(packed=True).values() if packed is not None else ():
+            found.update(_bytes(part))
     return found.hexdigest()
 
 

@@ -37,7 +37,7 @@ class StepProfiler(Profiler):
         self.done = False
         self.ranges: dict[str, Any] = {}
         self.seen: list[float] = []
-        """When each batch before the recorded ones ended."""
+        """When each update so far ended."""
 
     def setup(self, stage: str, local_rank: int | None = None, log_dir: str | None = None) -> None:
         super().setup(stage, local_rank, log_dir)
@@ -60,7 +60,9 @@ class StepProfiler(Profiler):
             self._count()
 
     def _count(self) -> None:
-        """A batch has ended."""
+        """A batch has ended, and an update with it unless it waits for others."""
+        if self._lightning_module.trainer.fit_loop._should_accumulate():  # type: ignore[attr-defined]
+            return
         self.seen.append(time.perf_counter())
         if len(self.seen) == self.wait + 1:
             self.recorder = self._record()

@@ -111,7 +111,10 @@ class LoRA(Strategy):
         with without_bitsandbytes():
             from peft import get_peft_model
 
-            return get_peft_model(net, self.peft_config(net, context))
+            adapted = get_peft_model(net, self.peft_config(net, context))
+        # Under checkpointing peft lets the embeddings require a gradient again (see HFModel).
+        adapted.disable_input_require_grads()  # type: ignore[operator]
+        return adapted
 
     def meant(self, net: nn.Module, context: Context) -> set[str] | None:
         """Adapters on the targets, and what is trained whole beside them."""

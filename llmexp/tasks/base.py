@@ -256,6 +256,10 @@ class Task:
         """Look at the network where it will be trained: refuse what would train it wrong, spare
         what nothing reads."""
 
+    def shortcomings(self, net: nn.Module, max_length: int) -> list[str]:
+        """What training this network on the task cannot spare, for a user to know."""
+        return []
+
     def collate(self, rows: list[Row], pad_id: int) -> Batch:
         """One right-padded batch: input_ids, attention_mask [B, T]; labels; index [B]."""
         raise NotImplementedError

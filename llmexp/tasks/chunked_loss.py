@@ -24,13 +24,20 @@ _plain: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
 
 
 def worthwhile(head: nn.Module, positions: int) -> bool:
-    """Whether the logits of so many positions are worth avoiding, and can be.
+    """Whether the logits of so many positions are worth avoiding, and can be."""
+    if inseparable(head) is not None:
+        return False
+    vocabulary: int = head.weight.shape[0]  # type: ignore[assignment,index]
+    return positions * vocabulary > CHUNK
 
-    Only a plain linear head on whole weights can be taken apart: no adapter, no 4 bits, no shard.
-    """
-    weight = getattr(head, "weight", None)
-    plain = type(head) is nn.Linear and type(weight) in (Tensor, nn.Parameter)
-    return plain and weight is not None and positions * weight.shape[0] > CHUNK
+
+def inseparable(head: nn.Module) -> str | None:
+    """Why a head cannot be taken apart, or None: it must be plain, on whole weights."""
+    if type(head) is not nn.Linear:
+        return f"the output head is no plain layer ({type(head).__name__})"
+    if type(head.weight) not in (Tensor, nn.Parameter):
+        return "the output head's weights are spread over devices"
+    return None
 
 
 def returned_as_given(head: nn.Module, run: Callable[[], tuple[Tensor, Tensor]]) -> bool:

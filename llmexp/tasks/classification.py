@@ -90,8 +90,9 @@ class Classification(Task):
 
     def prove(self, net: nn.Module) -> None:
         from llmexp.nets.last_block import read_first
+        from llmexp.nets.last_token import read_last
 
-        read_first(net)
+        read_first(net) or read_last(net)
 
     def collate(self, rows: list[Row], pad_id: int) -> Batch:
         import torch

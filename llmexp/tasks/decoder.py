@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from llmexp.config import spec
-from llmexp.tasks.base import Batch, Encoded, Loss, Row, Task
+from llmexp.tasks.base import IGNORE, Batch, Encoded, Loss, Row, Task
 from llmexp.tasks.generation import Generation
 
 if TYPE_CHECKING:
@@ -65,14 +65,30 @@ class DecoderTask(Task):
 
             prove_packing(net, self)
 
+    def shortcomings(self, net: Any, max_length: int) -> list[str]:
+        from llmexp.tasks.chunked_loss import CHUNK
+        from llmexp.tasks.token_loss import whole_logits
+
+        positions = self.tokens_per_batch or self.batch_size * max_length
+        vocabulary = net.config.get_text_config().vocab_size
+        why = whole_logits(net) if positions * vocabulary > CHUNK else None
+        if why is None:
+            return []
+        size = positions * vocabulary * 4 / 2**30
+        return [f"the loss is not taken in chunks: {why}; logits take up to {size:.1f} GB a batch"]
+
     def collate(self, rows: list[Row], pad_id: int) -> Batch:
         from llmexp.data.batches import pad, pad_labels, pad_positions
+        from llmexp.tasks.token_loss import flat
 
         batch = pad(rows, pad_id)
         longest = batch["input_ids"].shape[1]
         batch["labels"] = pad_labels(rows, longest)
         if "position_ids" in rows[0]:
             batch["position_ids"] = pad_positions(rows, longest)
+            batch["real"] = flat(batch["attention_mask"])
+        # Counted here, where it is on the host, so that no step waits for the device to tell.
+        batch["supervised"] = flat(batch["labels"] != IGNORE)
         return batch
 
     def loss(self, net: nn.Module, batch: Batch) -> Loss:

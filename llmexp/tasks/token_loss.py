@@ -17,6 +17,7 @@ from llmexp.tasks.base import IGNORE, Batch, Loss
 from llmexp.tasks.chunked_loss import (
     chunked_cross_entropy,
     chunked_each,
+    inseparable,
     returned_as_given,
     worthwhile,
 )
@@ -30,75 +31,106 @@ def token_loss(net: nn.Module, batch: Batch, whole: bool = False) -> Loss:
     its logits afterwards (scaling, softcapping) still happens, and so do the hooks of sharding.
     Many logits are never there together, unless `whole` asks for them.
     """
-    inputs, labels = _inputs(net, batch)  # labels [B, T]
-    supervised = labels != IGNORE
-    count, spelled = supervised.sum(), batch.get("text_bytes")
-    if not whole and _in_chunks(net, inputs, supervised):
-        with _only_at(supervised, net, 0) as head:
+    inputs, labels, at = _inputs(net, batch)  # labels [B, T], at [count]
+    truth, spelled = _picked(labels, at), batch.get("text_bytes")
+    # Its length is known on the host: nothing waits for the device.
+    count = torch.full((), len(at), device=labels.device)
+    if not whole and _in_chunks(net, inputs, at):
+        with _only_at(at, net, 0) as head:
             net(**inputs, use_cache=False)
-        truth = labels[supervised]
         total, right = chunked_cross_entropy(head.module, head.hidden, truth)
         found = partial(chunked_each, head.module, head.hidden, truth)
-        rows = partial(_rows, batch, supervised, found)
+        rows = partial(_rows, batch, labels, at, found)
         return Loss(total, count, None, truth, spelled, right, rows)
-    logits = _logits(net, inputs, supervised).float()
-    truth = labels[supervised]
-    rows = partial(_rows, batch, supervised, partial(each, logits, truth))
+    logits = _logits(net, inputs, at).float()
+    rows = partial(_rows, batch, labels, at, partial(each, logits, truth))
     return Loss(cross_entropy(logits, truth), count, logits, truth, spelled, rows=rows)
 
 
 def _rows(
-    batch: Batch, supervised: Tensor, found: Callable[[], tuple[Tensor, Tensor]]
+    batch: Batch, labels: Tensor, at: Tensor, found: Callable[[], tuple[Tensor, Tensor]]
 ) -> Tensor | None:
     """What each row of the batch adds to the loss and to the right answers [B, 2].
 
     None of packs that were joined to one row.
     """
-    if supervised.shape[0] != batch["labels"].shape[0]:
+    if labels.shape[0] != batch["labels"].shape[0]:
         return None
-    both = torch.stack(found(), dim=-1).to(wide(supervised.device))  # [count, 2]
-    sums = both.new_zeros(supervised.shape[0], 2)
-    return sums.index_add_(0, supervised.nonzero()[:, 0], both)
+    both = torch.stack(found(), dim=-1).to(wide(labels.device))  # [count, 2]
+    sums = both.new_zeros(labels.shape[0], 2)
+    return sums.index_add_(0, at // labels.shape[1], both)
 
 
-def _logits(net: nn.Module, inputs: dict[str, Tensor], supervised: Tensor) -> Tensor:
+def _picked(values: Tensor, at: Tensor) -> Tensor:
+    """[count, ...] of [B, T, ...] at flat positions [count]."""
+    return values.flatten(0, 1).index_select(0, at)
+
+
+def _logits(net: nn.Module, inputs: dict[str, Tensor], at: Tensor) -> Tensor:
     """[count, V] at the supervised positions."""
-    with _only_at(supervised, net):
+    with _only_at(at, net):
         # Only without a cache does transformers tell packed documents apart.
         logits: Tensor = net(**inputs, use_cache=False).logits
     # Of three dimensions where the output head is not called as a module.
-    return logits[supervised] if logits.ndim == 3 else logits
+    return _picked(logits, at) if logits.ndim == 3 else logits
 
 
-def _in_chunks(net: nn.Module, inputs: dict[str, Tensor], supervised: Tensor) -> bool:
+def whole_logits(net: Any) -> str | None:
+    """Why the logits of many positions would all be there at once, or None: they never are."""
+    head = unwrapped(net).get_output_embeddings()
+    why = inseparable(head)
+    if why is None:
+        # Different tokens: the states of a padding token may be zero, and so would its logits.
+        ids = torch.arange(min(8, head.weight.shape[0]), device=head.weight.device)[None]
+        inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+        if not _as_given(net, inputs, ids[0]):
+            why = "the network changes its logits after the output head"
+    return why
+
+
+def _in_chunks(net: nn.Module, inputs: dict[str, Tensor], at: Tensor) -> bool:
     """Whether the logits are many, and are all that the network does to its hidden states."""
     module = unwrapped(net).get_output_embeddings()
-    # Counting waits for the device, so only where it can matter.
-    if not worthwhile(module, supervised.numel()) or not worthwhile(module, int(supervised.sum())):
-        return False
+    return worthwhile(module, len(at)) and _as_given(net, inputs, at)
+
+
+def _as_given(net: nn.Module, inputs: dict[str, Tensor], at: Tensor) -> bool:
+    """Whether the network returns what its output head gives."""
 
     def few() -> tuple[Tensor, Tensor]:
-        with _only_at(supervised, net, 8) as head:
+        with _only_at(at, net, 8) as head:
             returned = net(**inputs, use_cache=False).logits
         return head.given, returned
 
-    return returned_as_given(module, few)
+    return returned_as_given(unwrapped(net).get_output_embeddings(), few)
 
 
-def _inputs(net: Any, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
-    """What the network reads, and the labels of its positions.
+def _inputs(net: Any, batch: Batch) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+    """What the network reads, the labels of its positions, and which are supervised [count].
 
     Packs come without a mask: from positions that begin again transformers makes one that keeps
     documents apart. Flash attention does so for a single row, so there all rows become one.
     """
     ids, labels, mask = batch["input_ids"], batch["labels"], batch["attention_mask"]
+    at = _known(batch, "supervised", labels != IGNORE)
     if "position_ids" not in batch:
-        return {"input_ids": ids, "attention_mask": mask}, labels
+        return {"input_ids": ids, "attention_mask": mask}, labels, at
     inputs = {"input_ids": ids, "position_ids": batch["position_ids"]}
     if not is_flash_attention_requested(unwrapped(net).config.get_text_config()):
-        return inputs, labels
-    real = mask.bool()
-    return {name: value[real][None] for name, value in inputs.items()}, labels[real][None]
+        return inputs, labels, at
+    real = _known(batch, "real", mask.bool())
+    joined = {name: _picked(value, real)[None] for name, value in inputs.items()}
+    return joined, _picked(labels, real)[None], torch.searchsorted(real, at)
+
+
+def _known(batch: Batch, name: str, where: Tensor) -> Tensor:
+    """Flat positions that collating counted; of a part of a batch the device is asked."""
+    return batch[name] if name in batch else flat(where)
+
+
+def flat(where: Tensor) -> Tensor:
+    """The positions [count] of what is true in [B, T], row after row."""
+    return where.flatten().nonzero()[:, 0]
 
 
 @dataclass
@@ -111,13 +143,13 @@ class _Head:
 
 
 @contextmanager
-def _only_at(supervised: Tensor, net: Any, most: int | None = None) -> Iterator[_Head]:
+def _only_at(at: Tensor, net: Any, most: int | None = None) -> Iterator[_Head]:
     """Inside, the output head sees only the supervised hidden states of [B, T, H], `most` first."""
     head = _Head(unwrapped(net).get_output_embeddings())
 
     def select(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
         hidden, *rest = inputs
-        head.hidden = hidden[supervised]
+        head.hidden = _picked(hidden, at)
         return (head.hidden[:most], *rest)
 
     def keep(module: nn.Module, inputs: tuple[Any, ...], given: Tensor) -> None:
