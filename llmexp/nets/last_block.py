@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from llmexp.errors import UserError
 from llmexp.nets.architecture import blocks, new_head_names, unwrapped
 from llmexp.nets.freezing import beside_blocks
 from llmexp.nets.prefix import evaluating
@@ -60,10 +61,13 @@ def once_a_row(net: Any) -> list[nn.Module]:
     Poolers and heads do, but not `score`: transformers' decoders apply it to every position. Where
     the last block computes one position only, so does all of it but its keys and values.
     """
+    try:
+        block = blocks(net)[-1]
+    except UserError:
+        return []
     heads = [name for name in new_head_names(net) if name != "score"]
     found = [unwrapped(net).get_submodule(name) for name in heads]
     found += beside_blocks(net)[1] if heads else []
-    block = blocks(net)[-1]
     if isinstance(vars(block).get("forward"), partial):
         inner = [(n, m) for n, m in block.named_modules() if not list(m.children())]
         found += [m for name, m in inner if not set(name.split(".")) & OF_ALL]

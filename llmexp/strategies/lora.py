@@ -113,7 +113,7 @@ class LoRA(Strategy):
 
             adapted = get_peft_model(net, self.peft_config(net, context))
         # Under checkpointing peft lets the embeddings require a gradient again (see HFModel).
-        adapted.disable_input_require_grads()  # type: ignore[operator]
+        adapted.disable_input_require_grads()
         return adapted
 
     def meant(self, net: nn.Module, context: Context) -> set[str] | None:
