@@ -7,7 +7,7 @@ the same however it is cut into micro-batches and ranks.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 import torch
@@ -143,15 +143,10 @@ def pad(rows: list[Row], pad_id: int) -> dict[str, Any]:
     The mask counts positions, never ids: a pad token that is also EOS hides nothing (TRL #976).
     """
     longest = max(len(row["input_ids"]) for row in rows)
-    ids = torch.full((len(rows), longest), pad_id, dtype=torch.long)
-    mask = torch.zeros((len(rows), longest), dtype=torch.long)
-    for i, row in enumerate(rows):
-        n = len(row["input_ids"])
-        ids[i, :n] = torch.tensor(row["input_ids"])
-        mask[i, :n] = 1
+    ids, there = filled([row["input_ids"] for row in rows], pad_id, longest)
     return {
         "input_ids": ids,
-        "attention_mask": mask,
+        "attention_mask": there.long(),
         "index": torch.tensor([row["index"] for row in rows]),
         # Real tokens, counted here so that the training loop need not ask the device.
         "tokens": sum(len(row["input_ids"]) for row in rows if row["index"] >= 0),
@@ -160,10 +155,16 @@ def pad(rows: list[Row], pad_id: int) -> dict[str, Any]:
 
 def pad_labels(rows: list[Row], longest: int) -> Tensor:
     """Right-padded token labels [B, T]."""
-    labels = torch.full((len(rows), longest), IGNORE, dtype=torch.long)
-    for i, row in enumerate(rows):
-        labels[i, : len(row["labels"])] = torch.tensor(row["labels"])
-    return labels
+    return filled([row["labels"] for row in rows], IGNORE, longest)[0]
+
+
+def filled(lists: list[list[int]], value: int, longest: int) -> tuple[Tensor, Tensor]:
+    """Lists of numbers, each followed by `value` [B, T], and where they stand."""
+    lengths = torch.tensor([len(one) for one in lists])
+    there = torch.arange(longest) < lengths[:, None]
+    found = torch.full(there.shape, value)
+    found[there] = torch.tensor([*chain.from_iterable(lists)], dtype=torch.long)
+    return found, there
 
 
 def pad_positions(rows: list[Row], longest: int) -> Tensor:

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytorch_lightning as pl
+import torch
+from torch import Tensor
 
 from llmexp.modules.gathered import from_all
 from llmexp.modules.memory import Parts, halved
@@ -48,6 +50,16 @@ class Evaluation(pl.LightningModule):
         strategy = self.trainer.strategy
         if hasattr(strategy, "shard"):
             strategy.shard(self.net)
+
+    def transfer_batch_to_device(
+        self, batch: Batch, device: torch.device, dataloader_idx: int
+    ) -> Batch:
+        """As Lightning's, which looks for tensors at any depth: a batch is flat."""
+        how = {"non_blocking": device.type == "cuda"}
+        return {
+            name: value.to(device, **how) if isinstance(value, Tensor) else value
+            for name, value in batch.items()
+        }
 
     def loss(self, batch: Batch) -> Loss:
         raise NotImplementedError

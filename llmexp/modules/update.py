@@ -56,14 +56,14 @@ def stepped(optimizer: torch.optim.Optimizer) -> list[Tensor]:
 
 @torch.no_grad()
 def scale(parameters: Iterable[Tensor], factor: Tensor) -> None:
-    """Multiply every gradient by a scalar on the device."""
+    """Multiply every gradient by a scalar on the device; on a CPU a number is faster."""
     kinds: dict[torch.dtype, list[Tensor]] = {}
     for parameter in parameters:
         if parameter.grad is not None:
             local = _local(parameter.grad)
             kinds.setdefault(local.dtype, []).append(local)
     for kind, gradients in kinds.items():
-        torch._foreach_mul_(gradients, factor.to(kind))
+        torch._foreach_mul_(gradients, float(factor) if factor.is_cpu else factor.to(kind))
 
 
 @torch.no_grad()
