@@ -103,7 +103,9 @@ def test_flex_attention_keeps_packed_documents_apart(family: str) -> None:
     """Forwards only: torch has no backward pass of it on a CPU."""
     net = network(family, "flex_attention")
     packs, alone = in_order(documents(), 24)
-    with torch.no_grad():
+    # With sizes that it does not know, torch 2.13 writes C++ for some CPUs that does not compile.
+    fixed = torch._dynamo.config.patch(automatic_dynamic_shapes=False, recompile_limit=64)
+    with torch.no_grad(), fixed:
         prove_packing(net, TASK)
         one = loss(net, packs).logits
         each = torch.cat([loss(net, [row]).logits for row in alone])
