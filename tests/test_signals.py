@@ -107,7 +107,8 @@ def stopped(
     # So that the second of two processes is there too, mostly.
     time.sleep(0.3)
     process.send_signal(number)
-    if place in PATIENT:
+    # With two processes the one that got it may be waiting for the other, which is the one there.
+    if place in PATIENT or DDP[0] in overrides:
         go(mark)
     return ended(process, folder)
 
