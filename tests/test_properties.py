@@ -399,9 +399,11 @@ def test_a_job_refused_for_its_rows_leaves_a_whole_folder_or_none(
     # One epoch of what is good, never: a model that is not there is refused after the rows.
     model = {**recorded["model"], "path": str(place / "nowhere")}
     tree = {**recorded, "data": node, "model": model}
-    launch = {"overrides": [], "sweep": False, "made": made}
+    launch = {"overrides": [], "sweep": False}
     (folder / "config.yaml").write_text(OmegaConf.to_yaml({**tree, "launch": launch}))
     write_result(folder, begun(folder, tree, [], []))
+    # Asked for once: the job takes it out of its environment.
+    os.environ[job.MADE] = str(folder.resolve()) if made else ""
     with pytest.raises(UserError) as caught, contextlib.redirect_stdout(io.StringIO()):
         job.main([str(folder)])
     assert_sentence(caught.value)

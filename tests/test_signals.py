@@ -196,14 +196,14 @@ def test_another_signal_is_a_second_one_also_within_a_second(
 ) -> None:
     """A terminal sends Ctrl-C to several processes; SIGTERM after it is somebody else."""
     folder = tmp_path / "run"
-    process = started(tmp_path, [*inputs, at("training", 60.0), f"hydra.run.dir={folder}"])
+    process = started(tmp_path, [*inputs, at("training"), f"hydra.run.dir={folder}"])
     reached(process, tmp_path / "places" / "training")
     process.send_signal(signal.SIGINT)
     time.sleep(0.3)
     began = time.monotonic()
     process.send_signal(signal.SIGTERM)
     code, result = ended(process, folder)
-    assert time.monotonic() - began < 30
+    assert time.monotonic() - began < 45
     assert (code, result["status"]) == (143, "preempted")
 
 
@@ -211,7 +211,7 @@ def test_a_run_saves_though_nobody_reads_what_it_says(inputs: list[str], tmp_pat
     """Of `run.py ... 2>&1 | tee log` Ctrl-C ends both."""
     folder = tmp_path / "run"
     (tmp_path / "out").touch()
-    command = [sys.executable, "run.py", *inputs, at("training", 3.0), f"hydra.run.dir={folder}"]
+    command = [sys.executable, "run.py", *inputs, at("training"), f"hydra.run.dir={folder}"]
     process = subprocess.Popen(
         command,
         cwd=ROOT,
@@ -223,6 +223,7 @@ def test_a_run_saves_though_nobody_reads_what_it_says(inputs: list[str], tmp_pat
     assert process.stdout is not None
     process.stdout.close()
     process.send_signal(signal.SIGINT)
+    go(tmp_path / "places" / "training")
     code, result = ended(process, folder)
     assert (code, result["status"]) == (130, "interrupted")
     assert_saved(folder)
