@@ -55,9 +55,9 @@ class Evaluation(pl.LightningModule):
         self, batch: Batch, device: torch.device, dataloader_idx: int
     ) -> Batch:
         """As Lightning's, which looks for tensors at any depth: a batch is flat."""
-        how = {"non_blocking": device.type == "cuda"}
+        free = device.type == "cuda"
         return {
-            name: value.to(device, **how) if isinstance(value, Tensor) else value
+            name: value.to(device, non_blocking=free) if isinstance(value, Tensor) else value
             for name, value in batch.items()
         }
 
