@@ -41,7 +41,7 @@ def test_a_run_with_adapters_imports_neither_bitsandbytes_nor_signals(tmp_path: 
     assert done.returncode == 0, done.stdout[-3000:]
     assert {"peft", "torchmetrics.metric"} <= imported
     # Asking for bitsandbytes itself is listed, too, though it is told that there is none.
-    assert not {"bitsandbytes.nn", "scipy.signal", "datasets", "wandb"} & imported
+    assert not {"bitsandbytes.nn", "scipy.signal", "datasets", "pandas", "wandb"} & imported
 
 
 def test_what_was_left_out_is_there_for_whoever_asks_for_it() -> None:

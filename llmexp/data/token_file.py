@@ -36,7 +36,7 @@ def _column(values: list[Any]) -> Any | None:
     import pyarrow as pa
 
     if all(type(value) is int for value in values):
-        return pa.array(_numbers(values))
+        return _array(_numbers(values))
     if not all(isinstance(value, list) for value in values):
         return None
     flat = [number for value in values for number in value]
@@ -44,13 +44,29 @@ def _column(values: list[Any]) -> Any | None:
         return None
     offsets = np.zeros(len(values) + 1, dtype=np.int64)
     np.cumsum([len(value) for value in values], out=offsets[1:])
-    return pa.LargeListArray.from_arrays(pa.array(offsets), pa.array(_numbers(flat)))
+    return pa.LargeListArray.from_arrays(_array(offsets), _array(_numbers(flat)))
+
+
+def _array(numbers: Any) -> Any:
+    """As `pa.array`, which imports pandas to ask whether the numbers are its own."""
+    import pyarrow as pa
+
+    kind = pa.int32() if numbers.dtype == np.int32 else pa.int64()
+    return pa.Array.from_buffers(kind, len(numbers), [None, pa.py_buffer(numbers)])
 
 
 def _numbers(values: list[int]) -> Any:
     made = np.array(values, dtype=np.int64)
     fits = not len(made) or (made.min() >= SMALL.min and made.max() <= SMALL.max)
     return made.astype(np.int32) if fits else made
+
+
+def _plain(array: Any) -> Any:
+    """As `to_numpy`, which imports pandas; of integers without nulls, and nothing is copied."""
+    kind = np.dtype(str(array.type))
+    if not len(array):
+        return np.empty(0, kind)
+    return np.frombuffer(array.buffers()[1], kind)[array.offset : array.offset + len(array)]
 
 
 def write(table: Any, path: Path) -> None:
@@ -73,9 +89,9 @@ class TokenFile(Sequence[Row]):
         self.columns: dict[str, tuple[Any, Any]] = {}
         for name, column in zip(table.schema.names, table.columns, strict=True):
             nested = isinstance(column, pa.LargeListArray)
-            starts = column.offsets.to_numpy() if nested else None
+            starts = _plain(column.offsets) if nested else None
             values = column.values if nested else column
-            self.columns[name] = (starts, values.to_numpy(zero_copy_only=True))
+            self.columns[name] = (starts, _plain(values))
 
     def __len__(self) -> int:
         return self.size
