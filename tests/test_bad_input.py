@@ -25,6 +25,7 @@ strategy=lroa                     | strategy has no lroa.yaml; did you mean lora
 strategy=null                     | strategy=null: strategy takes one of feature_based, few_shot
 strategy=[lora,qlora]             | strategy takes one of
 strategy=lora,qlora               | strategy=lora,qlora: several values need -m
+strategy="${name"                 | strategy="${name": ${ begins a reference that is none: write
 ~strategy                         | ~strategy: every run needs strategy
 ~seed                             | ~seed: every run needs seed
 strategy.rnk=8                    | command line: strategy.rnk: unknown key; did you mean rank?
@@ -180,8 +181,23 @@ def test_all_complaints_come_at_once() -> None:
         assert word in said
 
 
-def test_one_bad_job_of_a_sweep_stops_it_before_the_first_starts() -> None:
-    assert_says(refusal(["strategy.rank=8,abc"], sweep=True), "strategy.rank: integer, not 'abc'")
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("strategy.rank=8,abc", "strategy.rank: integer, not 'abc'"),
+        ('strategy=lora,"${name"', 'strategy=lora,"${name": ${ begins a reference that is none'),
+        ("strategy=range(1,3)", "command line: strategy=1: must be a string"),
+        ("strategy=glob(z)", "strategy=glob(z): matches nothing; known are feature_based"),
+        ("seed=glob(*)", "seed=glob(*): matches nothing; seed is no group of files"),
+    ],
+)
+def test_one_bad_job_of_a_sweep_stops_it_before_the_first_starts(line: str, expected: str) -> None:
+    assert_says(refusal([line], sweep=True), expected)
+
+
+def test_a_glob_is_the_files_of_a_group_that_match() -> None:
+    jobs = compose_jobs(["strategy=glob(*lora)"], "run", None, True)
+    assert [job.tree["choices"]["strategy"] for job in jobs] == ["lora", "qlora"]
 
 
 @pytest.mark.parametrize("words", ["sede=1", "strategy=lroa", "strategy.rnk=8", "lora"])

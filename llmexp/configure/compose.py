@@ -72,8 +72,8 @@ def compose_jobs(
     typed = typed_in(overrides)
     with opened(search, typed) as hydra:
         assert isinstance(hydra.config_loader, JudgedLoader)
-        composer = Composer(hydra.config_loader, config_name)
-        parsed = _parse(overrides, search, multirun)
+        composer = Composer(loader := hydra.config_loader, config_name)
+        parsed = _parse(overrides, loader, multirun)
         fixed = [o for o in parsed if not (multirun and o.is_sweep_override())]
         base = composer.job([str(o.input_line) for o in fixed])
         params = (base.hydra.get("sweeper") or {}).get("params") or {}
@@ -81,7 +81,7 @@ def compose_jobs(
         if not sweeping:
             return [base]
         lines = [*(f"{k}={v}" for k, v in params.items()), *overrides]
-        jobs = job_lines(base, _parse(lines, search, True))
+        jobs = job_lines(base, _parse(lines, loader, True))
         return [replace(composer.job(job), sweeps=True) for job in jobs]
 
 
@@ -114,16 +114,16 @@ def plugin_search() -> tuple[Path, ...]:
     return tuple(file.parent for file in found if file is not None)
 
 
-def _parse(overrides: list[str], search: tuple[Path, ...], sweeping: bool) -> list[Override]:
-    parser = OverridesParser.create()
+def _parse(overrides: list[str], loader: JudgedLoader, sweeping: bool) -> list[Override]:
+    parser = OverridesParser.create(loader)  # glob(*) asks it for the files of a group
     complaints, parsed = [], []
     for line in overrides:
         try:
-            override = parser.parse_override(line)
+            (override,) = parser.parse_overrides([line])
         except HydraException:
             complaints.append(refusals.misspelt(line))
             continue
-        misuse = refusals.misused(override, search, sweeping)
+        misuse = refusals.misused(override, loader.search, sweeping)
         complaints += [misuse] if misuse else []
         parsed.append(override)
     if complaints:

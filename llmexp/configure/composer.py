@@ -13,6 +13,9 @@ from llmexp.configure.judge import judged
 from llmexp.configure.loader import JudgedLoader, searchpath_override
 from llmexp.errors import ConfigError
 
+# What OmegaConf says of keys below null, and Hydra of a group that is given a number.
+TRACES = (AssertionError, AttributeError, ValueError)
+
 
 class Composer:
     """Composes single jobs of one page, and says in sentences why one does not compose."""
@@ -34,14 +37,17 @@ class Composer:
                 if guilty is None:
                     raise ConfigError(complaints) from error
                 kept.remove(guilty)
-            except (AssertionError, AttributeError) as error:  # OmegaConf, of keys below null
-                guilty = self._below_null(kept)
-                if guilty is None:
-                    raise ConfigError([f"conf: {refusals.first_line(error)}"]) from error
-                complaints.append(refusals.below_null(guilty))
-                kept.remove(guilty)
             except (YAMLError, UnicodeDecodeError) as error:
                 raise ConfigError([refusals.unreadable(error)]) from error
+            except TRACES as error:
+                said = refusals.first_line(error)
+                guilty = self._guilty(kept)
+                if guilty is None:
+                    raise ConfigError([f"conf: {said}"]) from error
+                below = not isinstance(error, ValueError)
+                line = f"command line: {guilty.lstrip('+')}: {said}"
+                complaints.append(refusals.below_null(guilty) if below else line)
+                kept.remove(guilty)
         if complaints:
             raise ConfigError(complaints)
         return judged(cfg, overrides, self.loader.search, self.loader.typed)
@@ -50,12 +56,12 @@ class Composer:
         lines = [*searchpath_override(self.loader.search), *overrides]
         return self.loader.unjudged(self.config_name, lines)
 
-    def _below_null(self, kept: list[str]) -> str | None:
+    def _guilty(self, kept: list[str]) -> str | None:
         """The override without which it composes, the last one first."""
         for line in reversed(kept):
             try:
                 self._composed([other for other in kept if other != line])
-            except (AssertionError, AttributeError, HydraException, OmegaConfBaseException):
+            except (*TRACES, HydraException, OmegaConfBaseException):
                 continue
             return line
         return None

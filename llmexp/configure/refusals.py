@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Override, QuotedString, ValueType
 from hydra.errors import MissingConfigException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import AnyNode, DictConfig, OmegaConf
+from omegaconf.errors import GrammarParseError
 
 from llmexp.config import RunConfig
 from llmexp.errors import did_you_mean
@@ -22,7 +24,11 @@ def key_of(line: str) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0]
+    """What it says; where Hydra wrapped another in one that says nothing, what that one says."""
+    said: BaseException | None = error
+    while said is not None and not str(said).strip():
+        said = said.__cause__
+    return str(said or type(error).__name__).strip().splitlines()[0]
 
 
 def misspelt(line: str) -> str:
@@ -44,12 +50,30 @@ def misused(override: Override, search: Search, sweeping: bool) -> str | None:
     if override.is_delete():
         needed = options or key in RunConfig.__annotations__
         return f"command line: {line}: every run needs {key}; give it a value" if needed else None
+    plain = not override.is_sweep_override() or override.is_choice_sweep()
+    value = override.value() if plain else None  # no range and no glob has one
+    if not all(map(_refers, getattr(value, "list", [value]))):
+        return f"command line: {line}: ${{ begins a reference that is none: write ${{KEY}}"
+    globbed = override.value_type == ValueType.GLOB_CHOICE_SWEEP
+    if globbed and not list(override.sweep_string_iterator()):
+        known = f"known are {', '.join(options)}" if options else f"{key} is no group of files"
+        return f"command line: {line}: matches nothing; {known}"
     if override.is_sweep_override():
         many = f"command line: {line}: several values need -m, one job for each"
         return None if sweeping else many
-    if options and not isinstance(override.value(), str):
+    if options and not isinstance(value, str):
         return f"command line: {line}: {key} takes one of {', '.join(options)}"
     return None
+
+
+def _refers(value: Any) -> bool:
+    """Every ${ of a text is a whole reference: of a group's choice, Hydra says so with a trace."""
+    text = value.text if isinstance(value, QuotedString) else value
+    try:
+        AnyNode(text if isinstance(text, str) else None)
+    except GrammarParseError:
+        return False
+    return True
 
 
 def options_of(group: str, search: Search) -> list[str]:
