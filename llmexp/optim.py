@@ -72,6 +72,8 @@ class AdamW:
     def groups(self, net: torch.nn.Module) -> list[dict[str, Any]]:
         """Matrices decay; vectors (biases, norms) do not."""
         trained = [p for p in net.parameters() if p.requires_grad]
+        if not self.weight_decay:  # nothing to tell apart, and each group is a kernel of its own
+            return [{"params": trained, "weight_decay": 0.0}]
         groups = [
             {"params": [p for p in trained if p.ndim >= 2], "weight_decay": self.weight_decay},
             {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},

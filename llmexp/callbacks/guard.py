@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from typing import Any, Literal, NamedTuple
 
 import pytorch_lightning as pl
@@ -122,7 +123,7 @@ class Guard(pl.Callback):
     def _judge(self, judged: Update, module: Any) -> bool:
         """Whether the update is made; raises where the run must end."""
         loss, norm = judged.values.tolist()
-        if not judged.values.isfinite().all():
+        if not (math.isfinite(loss) and math.isfinite(norm)):
             said = (
                 f"step {judged.step}: the loss is {loss:g} and the gradient norm {norm:g} at "
                 f"learning rate {judged.rate:.3g} on {self._rows(judged.batches, module, loss)}"

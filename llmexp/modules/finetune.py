@@ -94,8 +94,11 @@ class FineTune(Evaluation):
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         self.batches.append(batch)
+        loss, accumulated = self.portions.first(batch), self.trainer.accumulate_grad_batches
+        if accumulated == self.trainer.world_size == self.portions.parts.count == 1:
+            return self.window.mean(loss)
         # Lightning divides by the configured accumulation; the true divisor comes later.
-        return self.portions.first(batch) * self.trainer.accumulate_grad_batches
+        return loss * accumulated
 
     def counted(self, batch: Batch) -> Tensor:
         """The summed loss of a batch, or of a part of one, as it enters the update."""
@@ -113,21 +116,13 @@ class FineTune(Evaluation):
         """Turn summed gradients into the gradient of the update's mean."""
         if self.trainer.fit_loop._should_accumulate():
             return
+        divided = self.window.divided
         tokens, self.update_loss = self.window.close()
+        if divided:
+            return
         # Ranks' gradients were averaged, so their sum is the average times the ranks.
         (optimizer,) = self.trainer.optimizers
         update.scale(update.stepped(optimizer), self.trainer.world_size / tokens)
-
-    def _is_told(self) -> bool:
-        """Whether somebody will read what is logged of this update; it is 0.2 ms a key.
-
-        Loggers read every `trainer.log_every_n_steps`; callbacks may after a validation, of which
-        the last update is followed by one.
-        """
-        loop, step = self.trainer.fit_loop, self.global_step + 1
-        if step % self.trainer.log_every_n_steps == 0 or step == self.trainer.max_steps:  # type: ignore[attr-defined]
-            return True
-        return loop.epoch_loop._should_check_val_fx(loop._data_fetcher)  # type: ignore[arg-type]
 
     def configure_gradient_clipping(
         self,
@@ -137,8 +132,6 @@ class FineTune(Evaluation):
     ) -> None:
         """Stop at an update that is not finite; clip, by the norm over all shards and ranks."""
         self.update_norm = norm = update.global_norm(update.stepped(optimizer))
-        if self._is_told():
-            self.log_dict({"train/loss": self.update_loss, "train/gradient_norm": norm})
         scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None
         # A float16 loss scaler meets infinite gradients by design, and skips them itself.
         judged = self.update_loss if scaled else norm

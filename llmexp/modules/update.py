@@ -22,6 +22,14 @@ class Window:
 
     def __init__(self) -> None:
         self.sums: Tensor | None = None
+        self.divided = False
+        """Whether the backward pass was from the mean already, so that no gradient is left to."""
+
+    def mean(self, total: Tensor) -> Tensor:
+        """Where all of an update was added before its backward pass: what to go back from."""
+        assert self.sums is not None
+        self.divided = True
+        return total / self.sums[0].clamp(min=1)
 
     def add(self, loss: Loss) -> None:
         kind = wide(loss.total.device)
@@ -32,16 +40,17 @@ class Window:
         """How many positions all ranks had, at least 1, and their mean loss; then begin again."""
         assert self.sums is not None
         tokens, loss = over_ranks(self.sums).unbind()
-        self.sums = None
+        self.sums, self.divided = None, False
         tokens = tokens.clamp(min=1)
         return tokens, loss / tokens
 
 
 def over_ranks(values: Tensor) -> Tensor:
     """The sum over all processes."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return values
     total = values.clone()
-    if dist.is_available() and dist.is_initialized():
-        dist.all_reduce(total)
+    dist.all_reduce(total)
     return total
 
 
@@ -57,23 +66,23 @@ def stepped(optimizer: torch.optim.Optimizer) -> list[Tensor]:
 @torch.no_grad()
 def scale(parameters: Iterable[Tensor], factor: Tensor) -> None:
     """Multiply every gradient by a scalar on the device; on a CPU a number is faster."""
-    kinds: dict[torch.dtype, list[Tensor]] = {}
-    for parameter in parameters:
-        if parameter.grad is not None:
-            local = _local(parameter.grad)
-            kinds.setdefault(local.dtype, []).append(local)
-    for kind, gradients in kinds.items():
-        torch._foreach_mul_(gradients, float(factor) if factor.is_cpu else factor.to(kind))
+    gradients = [_local(p.grad) for p in parameters if p.grad is not None]
+    if factor.is_cpu:
+        torch._foreach_mul_(gradients, float(factor))
+        return
+    for kind in {gradient.dtype for gradient in gradients}:
+        those = [gradient for gradient in gradients if gradient.dtype == kind]
+        torch._foreach_mul_(those, factor.to(kind))
 
 
 @torch.no_grad()
 def global_norm(parameters: Iterable[Tensor]) -> Tensor:
     """The 2-norm of all gradients together, of all shards on all processes."""
     gradients = [p.grad for p in parameters if p.grad is not None]
-    plain = get_total_norm([g for g in gradients if not isinstance(g, DTensor)])
     shards = [g for g in gradients if isinstance(g, DTensor)]
     if not shards:
-        return plain
+        return get_total_norm(gradients)
+    plain = get_total_norm([g for g in gradients if not isinstance(g, DTensor)])
     squares = get_total_norm([_local(g) for g in shards]).double().square()
     dist.all_reduce(squares, group=shards[0].device_mesh.get_group())
     return (squares + plain.to(squares).square()).sqrt().float()
