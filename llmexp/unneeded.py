@@ -6,24 +6,72 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
+from typing import Any
 
 
 def import_torchmetrics() -> None:
-    """Import torchmetrics without scipy.signal, a second and 60 MB.
+    """Import torchmetrics without scipy.signal, a second and 60 MB, and matplotlib, a third of one.
 
-    All it does with it is to give back a function that scipy renamed, for a measure of speech.
+    All it does with the first is to give back a function that scipy renamed, for a measure of
+    speech; the second is imported once a metric is asked for a plot.
     """
-    name = "scipy.signal"
-    if "torchmetrics" not in sys.modules and name not in sys.modules:
-        stand_in = ModuleType(name)
-        stand_in.hamming = None  # type: ignore[attr-defined]
-        sys.modules[name] = stand_in
-        try:
-            import_module("torchmetrics")
-        finally:
+    if "torchmetrics" in sys.modules:
+        return
+    signal = ModuleType("scipy.signal")
+    signal.hamming = None  # type: ignore[attr-defined]
+    wanted = {"scipy": {"scipy.signal": signal}, "matplotlib": _matplotlib()}
+    ours = {
+        name: module
+        for package, modules in wanted.items()
+        if not any(name in sys.modules for name in modules)
+        for name, module in modules.items()
+    }
+    sys.modules.update(ours)
+    try:
+        import_module("torchmetrics")
+    finally:
+        for name in ours:
             del sys.modules[name]
+        if signal.__name__ in ours:
             vars(sys.modules["scipy"]).pop("signal", None)
+
+
+class _Later(ModuleType):
+    """A module that is imported when something of it is asked for."""
+
+    def __getattr__(self, name: str) -> Any:
+        found = sys.modules.get(self.__name__)
+        if found is self or name.startswith("__"):
+            raise AttributeError(f"{self.__name__} has no {name} yet")
+        return getattr(import_module(self.__name__), name)
+
+
+class _Axes(type):
+    """As matplotlib's class, to `isinstance`."""
+
+    def __instancecheck__(cls, value: Any) -> bool:
+        from matplotlib.axes import Axes
+
+        return isinstance(value, Axes)
+
+
+@contextmanager
+def _style(*names: Any, **how: Any) -> Iterator[None]:
+    from matplotlib import style
+
+    with style.context(*names, **how):
+        yield
+
+
+def _matplotlib() -> dict[str, ModuleType]:
+    """What torchmetrics.utilities.plot names of it while it is imported."""
+    root, axes, pyplot = (_Later(f"matplotlib{end}") for end in ("", ".axes", ".pyplot"))
+    vars(axes)["Axes"] = _Axes("Axes", (), {})
+    vars(pyplot).update(Figure=object, style=SimpleNamespace(context=_style))
+    colors = SimpleNamespace(Colormap=object)
+    vars(root).update(axes=axes, pyplot=pyplot, colors=colors)
+    return {module.__name__: module for module in (root, axes, pyplot)}
 
 
 @contextmanager

@@ -18,6 +18,23 @@ with without_bitsandbytes():
     from peft import import_utils
 
     assert not import_utils.is_bnb_4bit_available()
+import sys
+
+assert "matplotlib" not in sys.modules
+import torch
+from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
+
+# As with matplotlib at hand: values, a confusion matrix, axes of one's own.
+values, matrix = MulticlassAccuracy(3, average=None), MulticlassConfusionMatrix(3)
+given = torch.eye(3), torch.arange(3)
+values.update(*given), matrix.update(*given)
+import matplotlib
+
+matplotlib.use("svg")
+figure, axes = values.plot()
+assert type(figure) is matplotlib.figure.Figure and type(axes).__module__.startswith("matplotlib")
+assert values.plot(ax=axes)[1] is axes
+matrix.plot()
 import scipy.signal
 from transformers.utils import is_bitsandbytes_available
 
@@ -41,7 +58,10 @@ def test_a_run_with_adapters_imports_neither_bitsandbytes_nor_signals(tmp_path: 
     assert done.returncode == 0, done.stdout[-3000:]
     assert {"peft", "torchmetrics.metric"} <= imported
     # Asking for bitsandbytes itself is listed, too, though it is told that there is none.
-    assert not {"bitsandbytes.nn", "scipy.signal", "datasets", "pandas", "wandb"} & imported
+    assert (
+        not {"bitsandbytes.nn", "scipy.signal", "matplotlib", "datasets", "pandas", "wandb"}
+        & imported
+    )
 
 
 def test_what_was_left_out_is_there_for_whoever_asks_for_it() -> None:

@@ -10,6 +10,7 @@ import importlib
 import os
 import re
 from collections.abc import Iterator
+from functools import cache
 from importlib.metadata import entry_points
 from typing import Any
 
@@ -48,8 +49,13 @@ DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+", re.ASCII)
 def widened() -> tuple[str, ...]:
     """What the user trusts beyond our own: from the environment, from installed plugins."""
     from_environment = [p.strip() for p in os.environ.get("LLMEXP_ALLOW", "").split(",")]
-    from_plugins = [point.module for point in entry_points(group="llmexp.plugins")]
-    return tuple(p for p in (*from_environment, *from_plugins) if p)
+    return tuple(p for p in (*from_environment, *plugins()) if p)
+
+
+@cache
+def plugins() -> tuple[str, ...]:
+    """Modules of installed plugins; looking through all packages takes a while."""
+    return tuple(point.module for point in entry_points(group="llmexp.plugins"))
 
 
 def prefixes(inside_hydra: bool = False) -> tuple[str, ...]:
