@@ -10,31 +10,41 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 
-def import_torchmetrics() -> None:
-    """Import torchmetrics without scipy.signal, a second and 60 MB, and matplotlib, a third of one.
+def import_libraries() -> None:
+    """Import torchmetrics and transformers' models without what they do not do here.
 
-    All it does with the first is to give back a function that scipy renamed, for a measure of
-    speech; the second is imported once a metric is asked for a plot.
+    scipy.signal is a second and 60 MB, of which torchmetrics gives back a function that scipy
+    renamed, for a measure of speech. matplotlib is a third of a second, for plots of metrics, and
+    scipy.optimize as much, for losses of object detection: these two come when they are called.
     """
-    if "torchmetrics" in sys.modules:
-        return
     signal = ModuleType("scipy.signal")
     signal.hamming = None  # type: ignore[attr-defined]
-    wanted = {"scipy": {"scipy.signal": signal}, "matplotlib": _matplotlib()}
-    ours = {
-        name: module
-        for package, modules in wanted.items()
-        if not any(name in sys.modules for name in modules)
-        for name, module in modules.items()
-    }
-    sys.modules.update(ours)
-    try:
+    with _instead(signal), _instead(*_matplotlib()):
         import_module("torchmetrics")
+    optimize = ModuleType("scipy.optimize")
+    optimize.linear_sum_assignment = _assignment  # type: ignore[attr-defined]
+    with _instead(optimize):
+        import_module("transformers.modeling_utils")
+
+
+@contextmanager
+def _instead(*modules: ModuleType) -> Iterator[None]:
+    """Inside, these are imported in place of those of their names, unless one is there already."""
+    if any(module.__name__ in sys.modules for module in modules):
+        yield
+        return
+    sys.modules.update((module.__name__, module) for module in modules)
+    try:
+        yield
     finally:
-        for name in ours:
-            del sys.modules[name]
-        if signal.__name__ in ours:
-            vars(sys.modules["scipy"]).pop("signal", None)
+        for module in modules:
+            del sys.modules[module.__name__]
+            package, _, name = module.__name__.rpartition(".")
+            vars(sys.modules.get(package, module)).pop(name, None)
+
+
+def _assignment(*given: Any, **how: Any) -> Any:
+    return import_module("scipy.optimize").linear_sum_assignment(*given, **how)
 
 
 class _Later(ModuleType):
@@ -64,14 +74,14 @@ def _style(*names: Any, **how: Any) -> Iterator[None]:
         yield
 
 
-def _matplotlib() -> dict[str, ModuleType]:
+def _matplotlib() -> tuple[ModuleType, ...]:
     """What torchmetrics.utilities.plot names of it while it is imported."""
     root, axes, pyplot = (_Later(f"matplotlib{end}") for end in ("", ".axes", ".pyplot"))
     vars(axes)["Axes"] = _Axes("Axes", (), {})
     vars(pyplot).update(Figure=object, style=SimpleNamespace(context=_style))
     colors = SimpleNamespace(Colormap=object)
     vars(root).update(axes=axes, pyplot=pyplot, colors=colors)
-    return {module.__name__: module for module in (root, axes, pyplot)}
+    return axes, pyplot, root
 
 
 @contextmanager

@@ -11,16 +11,16 @@ from tests import runs, tiny
 
 ROOT = Path(__file__).resolve().parents[1]
 AFTERWARDS = """
-from llmexp.unneeded import import_torchmetrics, without_bitsandbytes
+from llmexp.unneeded import import_libraries, without_bitsandbytes
 
-import_torchmetrics()
+import_libraries()
 with without_bitsandbytes():
     from peft import import_utils
 
     assert not import_utils.is_bnb_4bit_available()
 import sys
 
-assert "matplotlib" not in sys.modules
+assert not {"matplotlib", "scipy.signal", "scipy.optimize"} & set(sys.modules)
 import torch
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 
@@ -35,7 +35,12 @@ figure, axes = values.plot()
 assert type(figure) is matplotlib.figure.Figure and type(axes).__module__.startswith("matplotlib")
 assert values.plot(ax=axes)[1] is axes
 matrix.plot()
+import scipy.optimize
 import scipy.signal
+from transformers.loss.loss_for_object_detection import linear_sum_assignment
+
+assert [list(x) for x in linear_sum_assignment([[1, 0], [0, 1]])] == [[0, 1], [1, 0]]
+assert scipy.optimize.minimize(lambda x: x @ x, [1.0]).success
 from transformers.utils import is_bitsandbytes_available
 
 assert scipy.signal.butter(2, 0.5)
@@ -59,7 +64,15 @@ def test_a_run_with_adapters_imports_neither_bitsandbytes_nor_signals(tmp_path: 
     assert {"peft", "torchmetrics.metric"} <= imported
     # Asking for bitsandbytes itself is listed, too, though it is told that there is none.
     assert (
-        not {"bitsandbytes.nn", "scipy.signal", "matplotlib", "datasets", "pandas", "wandb"}
+        not {
+            "bitsandbytes.nn",
+            "scipy.signal",
+            "scipy.optimize",
+            "matplotlib",
+            "datasets",
+            "pandas",
+            "wandb",
+        }
         & imported
     )
 

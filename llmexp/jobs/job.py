@@ -161,11 +161,11 @@ def main(argv: list[str]) -> int:
 def _run(folder: Path, tree: dict[str, Any], made: bool, signals: Signals) -> int:
     """The exit code of the run; `made`: its folder held nothing before."""
     from llmexp.configure.preflight import build
-    from llmexp.unneeded import import_torchmetrics
+    from llmexp.unneeded import import_libraries
 
     try:
         experiment = build(supplied(tree), lambda key: f"{folder.name}/{CONFIG}")
-        import_torchmetrics()  # before Lightning does
+        import_libraries()  # before Lightning does
         from llmexp.run import run
 
         result = run(experiment, folder, signals)
