@@ -85,8 +85,8 @@ NO_MEMORY = ("out of memory", "can't allocate memory", "could not create a primi
 
 def is_out_of_memory(error: BaseException | None) -> bool:
     """What Python, torch's CPU allocator and its CUDA allocator raise."""
-    if isinstance(error, (MemoryError, OutOfMemory)):
-        return True
+    if error is None or isinstance(error, (MemoryError, OutOfMemory)):
+        return error is not None
     said = str(error).lower()
     # oneDNN names no cause; under a memory limit this is what it says (tests/test_memory.py).
     told = any(words in said for words in NO_MEMORY)
