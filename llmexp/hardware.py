@@ -26,6 +26,13 @@ if TYPE_CHECKING:
     from llmexp.jobs.record import Record
 
 
+def hide_gpus(hardware: dict[str, Any]) -> None:
+    """hardware=cpu beside a GPU: whoever asks torch what is there, to load 4 bits or to count
+    memory, is told of none. For a process that has not used one yet."""
+    if hardware.get("accelerator") == "cpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
 def check_devices(hardware: dict[str, Any]) -> None:
     """An accelerator that is asked for and is not there is one sentence, before any work."""
     wanted = hardware.get("accelerator", "auto")

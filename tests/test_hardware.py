@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -56,3 +59,23 @@ def test_a_run_says_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     where = [*classified(tmp_path), "model=local", f"model.path={tiny.bert(tmp_path / 'bert')}"]
     result: dict[str, Any] = finished(tmp_path / "run", *where, HALF[0], "strategy=head_only")
     assert any("avx512_bf16" in note for note in result["notes"])
+
+
+HIDDEN = """
+from llmexp.hardware import hide_gpus
+import torch
+
+hide_gpus({"accelerator": "cpu"})
+assert not torch.cuda.is_available() and torch.cuda.device_count() == 0
+"""
+
+
+def test_a_run_on_the_cpu_sees_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a machine without any, only what the process is told can be looked at."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    hardware.hide_gpus({"accelerator": "auto"})
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "0"
+    done = subprocess.run([sys.executable, "-c", HIDDEN], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    hardware.hide_gpus({"accelerator": "cpu"})
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == ""
