@@ -12,14 +12,7 @@ from llmexp import console
 from llmexp.configure.preflight import Experiment
 from llmexp.context import Context, context_of
 from llmexp.data.sources import load_examples
-from llmexp.hardware import (
-    build_trainer,
-    check_devices,
-    cpu_notes,
-    disband,
-    environment,
-    hide_gpus,
-)
+from llmexp.hardware import build_trainer, check_devices, cpu_notes, disband, environment
 from llmexp.jobs import outcome
 from llmexp.jobs.record import Record
 from llmexp.jobs.signals import Signals
@@ -31,7 +24,6 @@ log = logging.getLogger("llmexp")
 def run(experiment: Experiment, folder: Path, signals: Signals | None = None) -> dict[str, Any]:
     """Execute an experiment in its folder; the returned result is also `result.json`."""
     e = experiment
-    hide_gpus(e.config.hardware)
     check_devices(e.config.hardware)
     attention.check_here(e.model.attention)
     compilation.check_here(e.model.compile and e.strategy.trains, e.config.hardware)

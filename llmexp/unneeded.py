@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
+from importlib.util import find_spec
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -19,7 +20,9 @@ def import_libraries() -> None:
     """
     signal = ModuleType("scipy.signal")
     signal.hamming = None  # type: ignore[attr-defined]
-    with _instead(signal), _instead(*_matplotlib()):
+    # SciencePlots, where it is installed, is imported by torchmetrics and changes the real one.
+    drawing = () if find_spec("scienceplots") else _matplotlib()
+    with _instead(signal), _instead(*drawing):
         import_module("torchmetrics")
     optimize = ModuleType("scipy.optimize")
     optimize.linear_sum_assignment = _assignment  # type: ignore[attr-defined]

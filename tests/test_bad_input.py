@@ -187,17 +187,26 @@ def test_all_complaints_come_at_once() -> None:
         ("strategy.rank=8,abc", "strategy.rank: integer, not 'abc'"),
         ('strategy=lora,"${name"', 'strategy=lora,"${name": ${ begins a reference that is none'),
         ("strategy=range(1,3)", "command line: strategy=1: must be a string"),
+        ("strategy=range(1,3) model=range(1,3)", "command line: strategy=1: must be a string"),
         ("strategy=glob(z)", "strategy=glob(z): matches nothing; known are feature_based"),
         ("seed=glob(*)", "seed=glob(*): matches nothing; seed is no group of files"),
     ],
 )
 def test_one_bad_job_of_a_sweep_stops_it_before_the_first_starts(line: str, expected: str) -> None:
-    assert_says(refusal([line], sweep=True), expected)
+    assert_says(refusal(line.split(), sweep=True), expected)
 
 
 def test_a_glob_is_the_files_of_a_group_that_match() -> None:
     jobs = compose_jobs(["strategy=glob(*lora)"], "run", None, True)
     assert [job.tree["choices"]["strategy"] for job in jobs] == ["lora", "qlora"]
+
+
+def test_a_glob_sees_a_folder_of_ones_own(tmp_path: Path) -> None:
+    (file := tmp_path / "strategy" / "small_lora.yaml").parent.mkdir()
+    file.write_text("# @package _global_\ndefaults: [lora, _self_]\nstrategy: {rank: 2}\n")
+    jobs = compose_jobs(["strategy=glob(*lora)"], "run", str(tmp_path), True)
+    names = [job.tree["choices"]["strategy"] for job in jobs]
+    assert names == ["lora", "qlora", "small_lora"]
 
 
 @pytest.mark.parametrize("words", ["sede=1", "strategy=lroa", "strategy.rnk=8", "lora"])

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from pytorch_lightning.plugins import MixedPrecision
 from torch import nn
 
 from llmexp.config import Cache
@@ -54,6 +55,18 @@ def test_a_short_last_window_is_its_own_mean(folder: Path, case: Case) -> None:
     assert norms_apart(found, reference) < 1e-5
     _, wrong = apart(measured(made, wrong=True), reference)
     assert wrong > 1e-3
+
+
+def test_a_loss_scaler_is_out_of_the_gradients_before_anybody_looks(folder: Path) -> None:
+    """A fused optimizer would take it out in its own step; norms and clipping come before."""
+    case = Case("full_finetune", "classification", "rows")
+    plain = measured(context(folder, case, Cut(8, 1)), gradient_clip_val=0.01)
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10)
+    half = MixedPrecision("16-mixed", "cpu", scaler)
+    scaled = measured(context(folder, case, Cut(8, 1)), gradient_clip_val=0.01, plugins=half)
+    assert norms_apart(scaled, plain) < 1e-2
+    _, gradients = apart(scaled, plain)
+    assert gradients < 1e-2
 
 
 STORED = [

@@ -33,6 +33,12 @@ def test_a_norm_of_all_gradients_is_what_clips_them() -> None:
     torch.testing.assert_close([p.grad for p in net.parameters()], clipped)
 
 
+def test_where_an_update_is_left_out_nothing_is_clipped() -> None:
+    left_out = [nn.Parameter(torch.ones(2))]
+    update.clip(left_out, torch.tensor(float("nan")), 0.1, "norm")
+    assert left_out[0].grad is None
+
+
 @pytest.mark.long
 def test_divergence_keeps_the_good_checkpoint(inputs: list[str], tmp_path: Path) -> None:  # noqa: F811
     """A learning rate that overflows: status diverged, exit 3, checkpoints finite."""

@@ -35,7 +35,8 @@ class Curves(pl.Callback):
 
     def _update(self, trainer: pl.Trainer, pl_module: Any) -> dict[str, Any]:
         """The last update's loss and gradient norm, which other callbacks may monitor."""
-        if trainer.state.fn != "fit" or self.rate is None:
+        steps = hasattr(pl_module, "update_loss")  # scikit-learn's take none
+        if trainer.state.fn != "fit" or self.rate is None or not steps:
             return {}
         values = {"train/loss": pl_module.update_loss, "train/gradient_norm": pl_module.update_norm}
         trainer.callback_metrics.update(values)

@@ -43,7 +43,7 @@ class Composer:
                 said = refusals.first_line(error)
                 guilty = self._guilty(kept)
                 if guilty is None:
-                    raise ConfigError([f"conf: {said}"]) from error
+                    raise ConfigError([*complaints, f"conf: {said}"]) from error
                 below = not isinstance(error, ValueError)
                 line = f"command line: {guilty.lstrip('+')}: {said}"
                 complaints.append(refusals.below_null(guilty) if below else line)
@@ -64,7 +64,17 @@ class Composer:
             except (*TRACES, HydraException, OmegaConfBaseException):
                 continue
             return line
-        return None
+        return next(filter(self._alone, kept), None)  # there are several
+
+    def _alone(self, line: str) -> bool:
+        """Whether it is refused by itself."""
+        try:
+            self._composed([line])
+        except TRACES:
+            return True
+        except (HydraException, OmegaConfBaseException):
+            return False
+        return False
 
     def _explain(self, error: Exception, guilty: str | None, kept: list[str]) -> str:
         """Hydra's refusal as one sentence of ours."""

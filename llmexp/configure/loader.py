@@ -22,6 +22,7 @@ from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.plugins.config_source import ConfigResult
+from hydra.core.object_type import ObjectType
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
@@ -58,6 +59,17 @@ class JudgedLoader(ConfigLoaderImpl):
         self.repository = JudgedRepository(path)
         self.search = search
         self.typed = typed
+
+    def get_group_options(
+        self,
+        group_name: str,
+        results_filter: ObjectType | None = ObjectType.CONFIG,
+        config_name: str | None = None,
+        overrides: list[str] | None = None,
+    ) -> list[str]:
+        """As Hydra's, which looks for what a glob may be in our own folder only."""
+        lines = [*searchpath_override(self.search), *(overrides or [])]
+        return super().get_group_options(group_name, results_filter, config_name, lines)
 
     def unjudged(self, config_name: str | None, overrides: list[str]) -> DictConfig:
         """A config to look at: to judge it, or to explain what is wrong with another."""

@@ -61,10 +61,11 @@ def values(report: Report, e: Experiment | None, specs: dict[str, Any], origins:
 
 def devices(report: Report, e: Experiment) -> None:
     """Whether the machine has what the run asks for."""
-    from llmexp.hardware import check_devices
+    from llmexp.hardware import check_devices, hide_gpus
     from llmexp.nets import attention, compilation
 
     with report.stage("hardware"):
+        hide_gpus(e.config.hardware)
         check_devices(e.config.hardware)
         attention.check_here(e.model.attention)
         compilation.check_here(e.model.compile and e.strategy.trains, e.config.hardware)

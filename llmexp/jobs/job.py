@@ -166,8 +166,10 @@ def _run(folder: Path, tree: dict[str, Any], made: bool, signals: Signals) -> in
     try:
         experiment = build(supplied(tree), lambda key: f"{folder.name}/{CONFIG}")
         import_libraries()  # before Lightning does
+        from llmexp.hardware import hide_gpus
         from llmexp.run import run
 
+        hide_gpus(experiment.config.hardware)
         result = run(experiment, folder, signals)
     except UserError as error:
         if made and is_first() and _holds_only_ours(folder):

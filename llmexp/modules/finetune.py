@@ -95,7 +95,9 @@ class FineTune(Evaluation):
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         self.batches.append(batch)
         loss, accumulated = self.portions.first(batch), self.trainer.accumulate_grad_batches
-        if accumulated == self.trainer.world_size == self.portions.parts.count == 1:
+        at_once = accumulated == self.trainer.world_size == self.portions.parts.count == 1
+        # Of small gradients in float16 little would be left but for the size of the sum.
+        if at_once and self.autocast_dtype is not torch.float16:
             return self.window.mean(loss)
         # Lightning divides by the configured accumulation; the true divisor comes later.
         return loss * accumulated
@@ -116,12 +118,16 @@ class FineTune(Evaluation):
         """Turn summed gradients into the gradient of the update's mean."""
         if self.trainer.fit_loop._should_accumulate():
             return
+        (optimizer,) = self.trainer.optimizers
+        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+        if scaler is not None and getattr(optimizer, "_step_supports_amp_scaling", False):
+            # Lightning leaves it to the step of a fused optimizer, after norms are taken and clipped.
+            scaler.unscale_(optimizer)
         divided = self.window.divided
         tokens, self.update_loss = self.window.close()
         if divided:
             return
         # Ranks' gradients were averaged, so their sum is the average times the ranks.
-        (optimizer,) = self.trainer.optimizers
         update.scale(update.stepped(optimizer), self.trainer.world_size / tokens)
 
     def configure_gradient_clipping(

@@ -67,6 +67,8 @@ def stepped(optimizer: torch.optim.Optimizer) -> list[Tensor]:
 def scale(parameters: Iterable[Tensor], factor: Tensor) -> None:
     """Multiply every gradient by a scalar on the device; on a CPU a number is faster."""
     gradients = [_local(p.grad) for p in parameters if p.grad is not None]
+    if not gradients:  # an update that is left out has none
+        return
     if factor.is_cpu:
         torch._foreach_mul_(gradients, float(factor))
         return

@@ -35,6 +35,7 @@ class Search(Sweeper):
         node: Any = OmegaConf.to_container(config.hydra.sweeper, resolve=True)
         self.settings = Settings(**{k: v for k, v in node.items() if k != "_target_"})
         self.folder = Path(str(config.hydra.sweep.dir))
+        self.loader = hydra_context.config_loader
         launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
         )
@@ -55,7 +56,7 @@ class Search(Sweeper):
         from llmexp.sweeps.trials import Trials
 
         setup_globals()
-        overrides = OverridesParser.create().parse_overrides(arguments)
+        overrides = OverridesParser.create(self.loader).parse_overrides(arguments)
         fixed, _ = fixed_and_swept(overrides)
         self.trials = Trials(self.folder, self.settings, space_of(self.settings, overrides))
         self.runner.board.recall()

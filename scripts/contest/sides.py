@@ -77,7 +77,7 @@ def of_run(folder: Path, work: Work | None) -> Report:
     result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
     history = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     cost, metrics = result["cost"], result["metrics"]
-    seconds = cost["fit_seconds"] + (0 if cost["cache_hit"] else cost["prefix_seconds"])
+    seconds = cost["fit_seconds"] + (0 if cost["cache_hit"] else precomputed(folder.parent))
     steps = max((json.loads(line)["step"] for line in history), default=0)
     found = {
         "fit_seconds": seconds,
@@ -92,6 +92,12 @@ def of_run(folder: Path, work: Work | None) -> Report:
     if seconds:
         found["flops_per_second"] = cost["estimated_flops"] / seconds
     return found
+
+
+def precomputed(folder: Path) -> float:
+    """Seconds of what a run computed once and kept, but of its test rows: they are no training."""
+    kept = [json.loads(path.read_text()) for path in (folder / "cache").rglob("meta.json")]
+    return sum(entry.get("seconds", 0.0) for entry in kept if entry.get("split") != "test")
 
 
 def unread(result: Report, work: Work | None) -> int:
