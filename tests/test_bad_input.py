@@ -187,13 +187,17 @@ def test_all_complaints_come_at_once() -> None:
         ("strategy.rank=8,abc", "strategy.rank: integer, not 'abc'"),
         ('strategy=lora,"${name"', 'strategy=lora,"${name": ${ begins a reference that is none'),
         ("strategy=range(1,3)", "command line: strategy=1: must be a string"),
-        ("strategy=range(1,3) model=range(1,3)", "command line: strategy=1: must be a string"),
         ("strategy=glob(z)", "strategy=glob(z): matches nothing; known are feature_based"),
         ("seed=glob(*)", "seed=glob(*): matches nothing; seed is no group of files"),
     ],
 )
 def test_one_bad_job_of_a_sweep_stops_it_before_the_first_starts(line: str, expected: str) -> None:
-    assert_says(refusal(line.split(), sweep=True), expected)
+    assert_says(refusal([line], sweep=True), expected)
+
+
+def test_numbers_for_two_groups_are_two_complaints() -> None:
+    said = refusal(["strategy=range(1,3)", "model=range(1,3)"], sweep=True)
+    assert "2 things to mend" in said and "strategy=1:" in said and "model=1:" in said
 
 
 def test_a_glob_is_the_files_of_a_group_that_match() -> None:

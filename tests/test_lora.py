@@ -8,13 +8,16 @@ from typing import Any
 
 import pytest
 import torch
+from peft.tuners.lora.layer import Linear
 from transformers import AutoConfig, AutoModelForSequenceClassification, BertModel
 
 from llmexp.errors import UserError
 from llmexp.nets.architecture import empty_network, linear_paths, new_head_names, unwrapped
+from llmexp.nets.fused_lora import Fused
 from llmexp.strategies.base import Strategy
 from llmexp.strategies.full_finetune import FullFinetune
 from tests import nets, tiny
+from tests.exact import awaken, distance
 
 CASES = [("bert", "classification"), ("gpt2", "instruction"), ("llama", "classification")]
 
@@ -55,6 +58,30 @@ def test_what_is_trained_is_the_adapters_and_a_new_head(case: tuple[Path, Any]) 
     assert set(nets.gradients(net, made)) == {
         n for n, p in net.named_parameters() if p.requires_grad
     }
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+def test_an_adapter_that_adds_itself_computes_what_peft_computes(
+    case: tuple[Path, Any], dropout: float
+) -> None:
+    """The loss and every gradient, with what peft does in passes of their own."""
+    made = nets.context(case[0], nets.lora(dropout=dropout), case[1])
+    net = nets.adapted(made)
+    awaken(net)
+    fused = [module for module in net.modules() if isinstance(module, Fused)]
+    assert bool(fused) == (case[0].name != "gpt2")  # whose layers are no nn.Linear
+    found = []
+    for kind in (type(fused[0]) if fused else Linear, Linear):
+        for module in fused:
+            module.__class__ = kind
+        torch.manual_seed(0)
+        loss = made.task.loss(net, nets.batch(made)).total
+        net.zero_grad()
+        loss.backward()
+        found.append((loss, {n: p.grad for n, p in net.named_parameters() if p.requires_grad}))
+    (loss, gradients), (wanted, reference) = found
+    torch.testing.assert_close(loss, wanted, rtol=1e-6, atol=1e-6)
+    assert distance(gradients, reference) < 1e-5
 
 
 def test_an_untrained_adapter_is_the_identity(case: tuple[Path, Any]) -> None:

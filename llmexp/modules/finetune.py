@@ -121,7 +121,7 @@ class FineTune(Evaluation):
         (optimizer,) = self.trainer.optimizers
         scaler = getattr(self.trainer.precision_plugin, "scaler", None)
         if scaler is not None and getattr(optimizer, "_step_supports_amp_scaling", False):
-            # Lightning leaves it to the step of a fused optimizer, after norms are taken and clipped.
+            # Lightning leaves it to the step of a fused optimizer, after norms and clipping.
             scaler.unscale_(optimizer)
         divided = self.window.divided
         tokens, self.update_loss = self.window.close()

@@ -111,7 +111,10 @@ class LoRA(Strategy):
         with without_bitsandbytes():
             from peft import get_peft_model
 
+            from llmexp.nets.fused_lora import fuse
+
             adapted = get_peft_model(net, self.peft_config(net, context))
+        fuse(adapted)
         # Under checkpointing peft lets the embeddings require a gradient again (see HFModel).
         adapted.disable_input_require_grads()
         return adapted

@@ -75,7 +75,9 @@ class Clock:
 
         def counted(rows: Any) -> Any:
             batch = collate(rows)
-            self.tokens.append(int(batch["attention_mask"].sum()))
+            # Packed rows have no padding, and no mask.
+            there = batch.get("attention_mask")
+            self.tokens.append(int(batch["input_ids"].numel() if there is None else there.sum()))
             return batch
 
         return counted
