@@ -73,7 +73,7 @@ class Composer:
         except TRACES:
             return True
         except (HydraException, OmegaConfBaseException):
-            return False
+            pass
         return False
 
     def _explain(self, error: Exception, guilty: str | None, kept: list[str]) -> str:

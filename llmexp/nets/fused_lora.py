@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import sys
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import torch
-from peft.tuners.lora.layer import Linear, LoraLayer
+from peft.tuners.lora.layer import LoraLayer
 from torch import Tensor, nn
 
 from llmexp.nets.dequantization import Dequantised
@@ -29,11 +29,10 @@ class Fused:
         result = self.base_layer(rows)
         a, b = self.lora_A[NAME], self.lora_B[NAME].weight
         low = a(self.lora_dropout[NAME](self._cast_input_dtype(rows, a.weight.dtype)))
-        given = {"mat1": low.to(result.dtype), "mat2": b.t().to(result.dtype)}
-        given["alpha"] = self.scaling[NAME]
-        # In place where W x is a product of ours: its backward pass needs nothing of what it was.
-        ours = type(self.base_layer) in PLAIN
-        result = result.addmm_(**given) if ours else torch.addmm(result, **given)
+        # In place where W x is a plain product: its backward pass needs nothing of what it was.
+        plain = type(self.base_layer) in PLAIN
+        add = result.addmm_ if plain else partial(torch.addmm, result)
+        result = add(low.to(result.dtype), b.t().to(result.dtype), alpha=self.scaling[NAME])
         return result.view(*x.shape[:-1], -1)
 
 
@@ -43,10 +42,9 @@ def fuse(net: nn.Module) -> None:
     bases = (*PLAIN, four_bit.Linear4bit) if four_bit else PLAIN
     layers: list[Any] = [m for m in net.modules() if isinstance(m, LoraLayer)]
     for layer in layers:
-        kind: Any = type(layer)
-        plain = kind is Linear or kind.__name__ == "Linear4bit"
-        simple = plain and not layer.lora_variant and layer.lora_B[NAME].bias is None
-        if simple and type(layer.base_layer) in bases:
+        simple = type(layer.base_layer) in bases and not layer.lora_variant
+        if simple and layer.lora_B[NAME].bias is None:
+            kind: Any = type(layer)
             layer.__class__ = _fused(kind)
 
 
