@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -171,6 +173,21 @@ def test_tokens_are_counted_unpadded_and_over_all_processes(
     assert 0 < seconds < twice["total_seconds"]
     assert [row["index"] for row in rows(tmp_path / "two")] == list(range(17))
     assert json.loads((tmp_path / "two" / "result.json").read_text())["examples"]["test"] == 17
+
+
+def test_memory_is_that_of_the_process_not_of_what_started_it() -> None:
+    """A child of one that holds 1.5 GB says what it holds itself."""
+    child = "from llmexp.callbacks.cost import peak_memory_mb as peak; print(peak())"
+    parent = (
+        "import subprocess, sys; held = b'x' * 1_500_000_000; "
+        f"subprocess.run([sys.executable, '-c', {child!r}], check=True)"
+    )
+    alone, started = (
+        float(subprocess.check_output([sys.executable, "-c", program], text=True))
+        for program in (child, parent)
+    )
+    assert 100 < alone < 1000
+    assert started == pytest.approx(alone, rel=0.2)
 
 
 def test_the_first_step_is_counted_from_the_start_of_the_process(tmp_path: Path) -> None:

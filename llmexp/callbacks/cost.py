@@ -3,6 +3,7 @@ from __future__ import annotations
 import resource
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psutil
@@ -120,6 +121,13 @@ def peak_memory_mb() -> float:
     """GPU memory on a GPU, resident memory on a CPU, in MiB."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 2**20
+    # A process takes over the peak of the one that started it as what getrusage tells of it (it
+    # outlives exec): a run started by something large would report that. The kernel's own mark of
+    # the memory that this program has mapped does not; a kernel that is not Linux's may lack it.
+    status = Path("/proc/self/status")
+    for line in status.read_text().splitlines() if status.exists() else ():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) / 2**10
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     # Linux counts kibibytes, macOS bytes.
     return peak / (2**20 if sys.platform == "darwin" else 2**10)
