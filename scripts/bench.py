@@ -11,7 +11,8 @@ round; a figure is the median over rounds of what is computed within one, so tha
 slows all sides alike. A peer that is not installed is left out and named: pip install
 'llmexp[bench]' brings those that pip can. A contestant that fails is a row of the table, and the
 exit code is 1. LitGPT wants an environment of its own: python -m venv litgpt &&
-litgpt/bin/pip install litgpt requests, then --litgpt-python litgpt/bin/python.
+litgpt/bin/pip install litgpt requests, then --litgpt-python litgpt/bin/python. nanoGPT is not a
+package: git clone https://github.com/karpathy/nanoGPT, then --nanogpt nanoGPT.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--questions", type=int, default=400, help="of the instruction tuning")
     parser.add_argument("--updates", type=int, default=1000, help="of P8 and P11")
     parser.add_argument("--litgpt-python", help="a Python that has LitGPT, which joins P6")
+    parser.add_argument("--nanogpt", type=Path, help="a clone of nanoGPT, which joins P11")
     parser.add_argument("--tiny", action="store_true", help="a few rows of everything")
     parser.add_argument("--resume", action="store_true", help="keep rounds that are done")
     parser.add_argument("--report", action="store_true", help="measure nothing, show what is there")
@@ -120,7 +122,7 @@ def main() -> int:
     well = True
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        contests = agenda(works(folder, sizes), folder / "warm", asked.litgpt_python)
+        contests = agenda(works(folder, sizes), folder / "warm", asked.litgpt_python, asked.nanogpt)
         chosen = [c for c in contests if not asked.only or c.number in asked.only.split(",")]
         if not asked.report:
             well = carry_out(chosen, ledger, asked, lambda i: folder / str(i))

@@ -119,7 +119,7 @@ def test_figures_of_other_works_are_kept(tmp_path: Path) -> None:
 
 
 def test_every_bar_has_a_contest_and_every_side_its_name(tmp_path: Path) -> None:
-    contests = agenda(WORKS, tmp_path, litgpt="python3")
+    contests = agenda(WORKS, tmp_path, litgpt="python3", nanogpt=tmp_path)
     assert {c.number for c in contests} == {f"P{i}" for i in range(1, 13)}
     for contest in contests:
         names = [side.name for side in contest.sides]

@@ -63,7 +63,8 @@ def _rows(
 
 def _picked(values: Tensor, at: Tensor) -> Tensor:
     """[count, ...] of [B, T, ...] at flat positions [count]."""
-    return values.flatten(0, 1).index_select(0, at)
+    every = values.flatten(0, 1)
+    return every if len(at) == len(every) else every.index_select(0, at)
 
 
 def _logits(net: nn.Module, inputs: dict[str, Tensor], at: Tensor) -> Tensor:

@@ -121,12 +121,13 @@ def peer(
     *needs: str,
     once: bool = False,
     python: str = sys.executable,
+    more: tuple[str, ...] = (),
 ) -> Side:
     """One of scripts/peers on a work; `needs` are packages of this Python."""
 
     def command(folder: Path) -> list[str]:
         (folder / "work.json").write_text(json.dumps(asdict(work)), encoding="utf-8")
-        return [python, str(PEERS / script), str(folder / "work.json")]
+        return [python, str(PEERS / script), str(folder / "work.json"), *more]
 
     return Side(name=name, command=command, needs=needs, once=once)
 
