@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import warnings
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytorch_lightning as pl
@@ -19,11 +20,15 @@ from llmexp.checkpoints.durable import DurableCheckpoints
 from llmexp.configure import allow
 from llmexp.errors import UserError
 from llmexp.jobs.ranks import Ranks
+from llmexp.nets import attention, compilation
 
 if TYPE_CHECKING:
     from llmexp.configure.preflight import Experiment
     from llmexp.context import Context
     from llmexp.jobs.record import Record
+    from llmexp.models import HFModel
+
+log = logging.getLogger("llmexp")
 
 
 def hide_gpus(hardware: dict[str, Any]) -> None:
@@ -75,6 +80,25 @@ def cpu_notes(e: Experiment) -> list[str]:
     return found
 
 
+def settled(e: Experiment, context: Context) -> HFModel:
+    """The model with what its `auto` fields come to on this machine; what is not taken is said."""
+    model, hardware = e.model, e.config.hardware
+    found: dict[str, Any] = {}
+    declined: list[str] = []
+    if model.attention == "auto" and getattr(e.task, "packing", False):
+        why = attention.no_flash(e.task.auto_class(), context.config, model.dtype, hardware)
+        found["attention"] = "auto" if why else attention.FLASH
+        declined += [f"model.attention=auto: packs without {attention.FLASH}: {why}"] if why else []
+    if model.compile == "auto" and e.strategy.trains:
+        why = compilation.no_compiler(hardware)
+        found["compile"] = why is None
+        declined += [f"model.compile=auto: not compiled: {why}"] if why else []
+    for said in declined:
+        log.info(said)
+    context.examples.notes += declined
+    return replace(model, **found)
+
+
 def multiplies_bfloat16() -> bool:
     """Whether this CPU has instructions for it."""
     return torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
@@ -91,6 +115,8 @@ def environment(e: Experiment) -> None:
     # Frozen parts are meant to be in eval mode.
     warnings.filterwarnings("ignore", message=".*in eval mode at the start of training.*")
     warnings.filterwarnings("ignore", message=".*`isinstance.treespec, LeafSpec.*")
+    # How a batch is moved is the module's to say, whoever made the batch.
+    warnings.filterwarnings("ignore", message=".*overridden `transfer_batch_to_device`.*")
     # Our metrics are over all processes already.
     warnings.filterwarnings("ignore", message=".*sync_dist=True.*")
     warnings.filterwarnings("ignore", message=".*smaller than the logging interval.*")

@@ -36,15 +36,17 @@ class HFModel:
     pooling: Literal["cls", "mean", "last"] | None = None
     """How this model's features are naturally pooled."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "float32"
-    attention: Literal["sdpa", "eager", "flash_attention_2", "flex_attention"] = "sdpa"
-    """The last two need a CUDA GPU; packing is proven on the network with whichever it is."""
+    attention: Literal["sdpa", "eager", "flash_attention_2", "flex_attention", "auto"] = "sdpa"
+    """Flash and flex need a CUDA GPU; packing is proven on the network with whichever it is.
+    auto: flash_attention_2 for packs where it can run, else what the family computes fastest."""
     max_length: PositiveInt | None = None
     """Longest input in tokens; null reads it from the config."""
     dropout: Fraction | None = None
     """Sets every dropout of the architecture; null keeps the checkpoint's own."""
     gradient_checkpointing: bool = False
-    compile: bool = False
-    """torch.compile on each trained block: faster steps after a first one that takes a minute."""
+    compile: bool | Literal["auto"] = False
+    """torch.compile on each trained block: faster steps after a first one that takes a minute.
+    auto: on a CUDA GPU, where its compiler is there."""
     tokenizer: str | None = None
     """A tokenizer from elsewhere (`char` and `byte_bpe` are trained on the data)."""
     trust_remote_code: bool = False
@@ -186,7 +188,7 @@ class HFModel:
                 self.location(),
                 config=config,
                 dtype=more.pop("dtype", dtype),
-                attn_implementation=self.attention,
+                attn_implementation=self.attends(),
                 output_loading_info=True,
                 # A classifier of other classes gets a new head; nothing else may differ.
                 ignore_mismatched_sizes=True,
@@ -202,6 +204,10 @@ class HFModel:
             )
         net.missing_keys = sorted(report["missing_keys"] | replaced)
         return self._checkpointed(exact(net))
+
+    def attends(self) -> str | None:
+        """As transformers is told it; None leaves it to choose: sdpa, or eager of a few."""
+        return None if self.attention == "auto" else self.attention
 
     def _checkpointed(self, net: PreTrainedModel) -> PreTrainedModel:
         """Activations are computed again in the backward pass where that was asked for."""
@@ -220,7 +226,9 @@ class HFModel:
 
         with offered(self.attention):
             net = auto_class.from_config(
-                config, attn_implementation=self.attention, trust_remote_code=self.trust_remote_code
+                config,
+                attn_implementation=self.attends(),
+                trust_remote_code=self.trust_remote_code,
             )
         net = net if self.dtype == "auto" else net.to(getattr(torch, self.dtype))
         return self._checkpointed(net)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,14 @@ from llmexp import console
 from llmexp.configure.preflight import Experiment
 from llmexp.context import Context, context_of
 from llmexp.data.sources import load_examples
-from llmexp.hardware import build_trainer, check_devices, cpu_notes, disband, environment
+from llmexp.hardware import (
+    build_trainer,
+    check_devices,
+    cpu_notes,
+    disband,
+    environment,
+    settled,
+)
 from llmexp.jobs import outcome
 from llmexp.jobs.record import Record
 from llmexp.jobs.signals import Signals
@@ -26,7 +34,7 @@ def run(experiment: Experiment, folder: Path, signals: Signals | None = None) ->
     e = experiment
     check_devices(e.config.hardware)
     attention.check_here(e.model.attention)
-    compilation.check_here(e.model.compile and e.strategy.trains, e.config.hardware)
+    compilation.check_here(e.model.compile is True and e.strategy.trains, e.config.hardware)
     environment(e)
     pl.seed_everything(e.config.seed, workers=True, verbose=False)
     record = Record(e, folder, signals)
@@ -58,7 +66,8 @@ def prepare(e: Experiment, folder: Path) -> Context:
     examples.notes += cpu_notes(e)
     for note in examples.notes:
         log.info(note)
-    return context_of(e, folder, examples)
+    context = context_of(e, folder, examples)
+    return replace(context, model=settled(e, context))
 
 
 def fit_and_test(trainer: pl.Trainer, module: Any, data: Any, record: Record) -> None:

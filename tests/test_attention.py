@@ -6,16 +6,20 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, get_args, get_type_hints
 
 import pytest
 import torch
 from omegaconf import OmegaConf
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM
 
 from llmexp.errors import UserError
+from llmexp.hardware import settled
 from llmexp.models import HFModel
-from llmexp.nets.attention import check_here, complaints, runs_here
+from llmexp.nets.attention import check_here, complaints, no_flash, runs_here
 from llmexp.nets.packing_proof import prove_packing
 from llmexp.predict.predictors import recorded_base
 from tests import nets, tiny
@@ -38,8 +42,8 @@ def test_every_family_of_decoders_is_proven() -> None:
 
 
 def test_what_is_offered_is_proven_here_or_needs_a_gpu() -> None:
-    assert set(OFFERED) == {"sdpa", "eager", *ON_A_GPU}
-    for attention in ("sdpa", "eager"):
+    assert set(OFFERED) == {"sdpa", "eager", "auto", *ON_A_GPU}
+    for attention in ("sdpa", "eager", "auto"):
         assert complaints(attention, "float32", {"accelerator": "cpu"}) == []
         assert runs_here(attention)
 
@@ -79,6 +83,63 @@ def test_a_missing_package_and_a_dtype_that_flash_has_not(monkeypatch: Any) -> N
     assert "model.dtype=bfloat16" in said
     assert complaints("flash_attention_2", "float32", {**gpu, "precision": "bf16-mixed"}) == []
     assert complaints("flex_attention", "float32", gpu) == []
+
+
+def a_gpu(monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int] = (9, 0)) -> None:
+    """Torch says that there is one; nothing is computed on it."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "This GPU")
+    monkeypatch.setattr("llmexp.nets.attention.find_spec", lambda name: object())
+
+
+def test_packs_are_flash_attentions_where_it_can_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Else it is said why not: no GPU, an old one, no package, float32, a family without it."""
+    llama, deberta = AutoConfig.for_model("llama"), AutoConfig.for_model("deberta-v2")
+    gpu = {"accelerator": "cuda", "precision": "bf16-mixed"}
+
+    def why(config: Any = llama, dtype: str = "bfloat16", **hardware: Any) -> str | None:
+        auto_class = AutoModelForCausalLM if config is llama else AutoModelForMaskedLM
+        return no_flash(auto_class, config, dtype, {**gpu, **hardware})
+
+    if not torch.cuda.is_available():
+        assert why() == "it needs a CUDA GPU"
+    a_gpu(monkeypatch)
+    assert why() is None
+    assert why(accelerator="cpu") == "it needs a CUDA GPU"
+    assert why(dtype="float32", precision="32-true") is not None
+    assert why(deberta) == "transformers has none for deberta-v2"
+    monkeypatch.setattr("llmexp.nets.attention.find_spec", lambda name: None)
+    assert why() == "the package flash_attn is not installed"
+    a_gpu(monkeypatch, (7, 5))
+    assert why() == "This GPU is older than those that it is written for"
+
+
+def test_auto_comes_to_what_the_machine_has(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Flash for packs alone and compiled blocks on a GPU; elsewhere neither, and a note says so."""
+    made = nets.context(tiny.llama(tmp_path / "net"), nets.lora(), nets.instruction())
+    packing = replace(made.task, packing=True)
+    model = replace(made.model, attention="auto", compile="auto", dtype="bfloat16")
+    assert model.attends() is None
+
+    def comes_to(task: Any, accelerator: str) -> tuple[Any, Any, list[str]]:
+        made.examples.notes.clear()
+        config = SimpleNamespace(hardware={"accelerator": accelerator, "precision": "bf16-mixed"})
+        e: Any = SimpleNamespace(model=model, task=task, config=config, strategy=made.strategy)
+        found = settled(e, made)
+        return found.attends(), found.compile, list(made.examples.notes)
+
+    attends, compiled, notes = comes_to(packing, "cpu")
+    assert attends is None and compiled is False and len(notes) == 2
+    assert all(note.startswith(("model.attention=auto", "model.compile=auto")) for note in notes)
+    a_gpu(monkeypatch)
+    monkeypatch.setattr("llmexp.nets.compilation.missing", lambda gpu: None)
+    assert comes_to(packing, "cuda") == ("flash_attention_2", True, [])
+    assert comes_to(made.task, "cuda") == (None, True, [])
 
 
 def test_a_family_without_it_is_one_sentence(tmp_path: Path) -> None:

@@ -55,6 +55,24 @@ def test_a_compiler_that_is_not_there_is_one_sentence(monkeypatch: pytest.Monkey
         compilation.check_here(True, CPU)
 
 
+def test_auto_compiles_where_a_gpu_and_its_compiler_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu = {"accelerator": "cuda"}
+    assert "not on a CPU" in str(compilation.no_compiler(CPU))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "This GPU")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (6, 1))
+    assert "This GPU is older" in str(compilation.no_compiler(gpu))
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (8, 0))
+    monkeypatch.setattr(compilation, "find_spec", lambda name: None)
+    assert "triton" in str(compilation.no_compiler(gpu))
+    monkeypatch.setattr(compilation, "find_spec", lambda name: object())
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    assert "a C compiler" in str(compilation.no_compiler(gpu))
+    monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr(compilation.Path, "is_file", lambda path: True)
+    assert compilation.no_compiler(gpu) is None
+
+
 def test_python_headers_that_are_not_there_are_one_sentence(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -68,7 +68,7 @@ def devices(report: Report, e: Experiment) -> None:
         hide_gpus(e.config.hardware)
         check_devices(e.config.hardware)
         attention.check_here(e.model.attention)
-        compilation.check_here(e.model.compile and e.strategy.trains, e.config.hardware)
+        compilation.check_here(e.model.compile is True and e.strategy.trains, e.config.hardware)
 
 
 def rows(report: Report, task: Task) -> Examples | None:

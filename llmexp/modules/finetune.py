@@ -79,7 +79,7 @@ class FineTune(Evaluation):
             for remark in self.task.shortcomings(self.net, self.context.max_length):
                 log.warning(remark)
                 self.context.examples.notes.append(remark)
-        if self.context.model.compile:
+        if self.context.model.compile is True:
             compile_blocks(self.net, self.frozen)
 
     def loss(self, batch: Batch) -> Loss:

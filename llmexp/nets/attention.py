@@ -5,11 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from llmexp.errors import UserError
 
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
 FLASH, FLEX = "flash_attention_2", "flex_attention"
+GPUS = ("auto", "gpu", "cuda")
+AMPERE = (8, 0)
 WHY = {
     FLASH: f"{FLASH} runs on a CUDA GPU only",
     FLEX: f"{FLEX} trains on a CUDA GPU only (torch has no backward pass of it on a CPU)",
@@ -39,6 +44,35 @@ def complaints(attention: str, dtype: str, hardware: dict[str, Any]) -> list[str
             "model.dtype=bfloat16 or hardware.precision=bf16-mixed"
         ]
     return []
+
+
+def no_flash(
+    auto_class: Any, config: PretrainedConfig, dtype: str, hardware: dict[str, Any]
+) -> str | None:
+    """Why packs are not to be computed by flash attention on this machine; None: they are."""
+    import torch
+
+    if not on_cuda(hardware):
+        return "it needs a CUDA GPU"
+    if torch.cuda.get_device_capability() < AMPERE:
+        return f"{torch.cuda.get_device_name()} is older than those that it is written for"
+    # Transformers would fetch another build of it from the hub.
+    if find_spec("flash_attn") is None:
+        return "the package flash_attn is not installed"
+    unfit = complaints(FLASH, dtype, hardware)
+    if unfit:
+        return unfit[0].partition(": ")[2]
+    family = auto_class._model_mapping.get(type(config), None)
+    if not getattr(family, "_supports_flash_attn", False):
+        return f"transformers has none for {config.model_type}"
+    return None
+
+
+def on_cuda(hardware: dict[str, Any]) -> bool:
+    """Whether a run with this hardware node computes on a CUDA GPU."""
+    import torch
+
+    return torch.cuda.is_available() and hardware.get("accelerator", "auto") in GPUS
 
 
 def runs_here(attention: str) -> bool:

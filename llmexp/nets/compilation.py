@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sysconfig
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,9 @@ from torch import nn
 
 from llmexp.errors import UserError
 from llmexp.nets.architecture import blocks
+from llmexp.nets.attention import on_cuda
 
-GPUS = ("auto", "gpu", "cuda")
-ELSE = "or leave model.compile=false"
+VOLTA = (7, 0)
 
 
 def check_here(asked: bool, hardware: dict[str, Any]) -> None:
@@ -22,26 +23,42 @@ def check_here(asked: bool, hardware: dict[str, Any]) -> None:
 
     On a GPU triton makes the kernels and a C compiler what starts them; on a CPU both are C++.
     """
+    why = missing(on_cuda(hardware)) if asked else None
+    if why is not None:
+        raise UserError(f"model.compile: {why}, or leave model.compile=false")
+
+
+def no_compiler(hardware: dict[str, Any]) -> str | None:
+    """Why blocks are not to be compiled on this machine unasked; None: they are."""
     import torch
 
-    if not asked:
-        return
-    gpu = torch.cuda.is_available() and hardware.get("accelerator", "auto") in GPUS
+    if not on_cuda(hardware):
+        return "not on a CPU unless asked, model.compile=true"
+    if torch.cuda.get_device_capability() < VOLTA:
+        return f"{torch.cuda.get_device_name()} is older than those that triton writes kernels for"
+    return missing(gpu=True)
+
+
+def missing(gpu: bool) -> str | None:
+    """What torch.compile needs and does not find, and how to get it."""
     compiler = os.environ.get("CC", "gcc") if gpu else os.environ.get("CXX", "g++")
     language = "C" if gpu else "C++"
+    if gpu and find_spec("triton") is None:
+        return "torch.compile needs the package triton; pip install triton"
     # Torch looks for other names where the usual one is not there.
     others = ("cc", "clang") if gpu else ("clang++", "c++")
     if not any(shutil.which(name) for name in (compiler, *others)):
-        raise UserError(
-            f"model.compile: torch.compile needs a {language} compiler and {compiler} is not on "
-            f"the PATH; install one (apt-get install g++), {ELSE}"
+        return (
+            f"torch.compile needs a {language} compiler and {compiler} is not on the PATH; "
+            "install one (apt-get install g++)"
         )
     header = Path(sysconfig.get_path("include")) / "Python.h"
     if not header.is_file():
-        raise UserError(
-            f"model.compile: torch.compile needs Python's own headers and {header.name} is not "
-            f"where this Python looks for it; install python3-dev, {ELSE}"
+        return (
+            f"torch.compile needs Python's own headers and {header.name} is not where this Python "
+            "looks for it; install python3-dev"
         )
+    return None
 
 
 def compile_blocks(net: nn.Module, frozen: list[nn.Module]) -> None:

@@ -87,7 +87,7 @@ def load_network(folder: Path, facts: dict[str, Any], auto_class: Any, **config:
     base = recorded_base(facts)
     net = auto_class.from_pretrained(
         folder,
-        attn_implementation=base.attention,
+        attn_implementation=base.attends(),
         trust_remote_code=base.trust_remote_code,
         use_safetensors=True,
     )
