@@ -62,7 +62,7 @@ JOBS = [
 
 
 def language(job: Job, work: Work, tiny: bool) -> list[Side]:
-    """Ours, ours compiled, and TRL at its defaults here and its faster flags, on blocks of text."""
+    """Ours, with and without compiling, and TRL at its defaults and its faster flags, on blocks."""
     strategy = {"scratch": "from_scratch", "full": "full_finetune"}.get(job.trains, job.trains)
     words = [
         f"strategy={strategy}", "model=local", f"model.path={work.model}", "data=text",
@@ -75,7 +75,7 @@ def language(job: Job, work: Work, tiny: bool) -> list[Side]:
     variants = variants or {OURS: []}
     if not tiny:
         first, more = next(iter(variants.items()))
-        variants[f"{first}, compiled"] = [*more, "model.compile=true"]
+        variants[f"{first}, not compiled"] = [*more, "model.compile=false"]
     return [side(work, [*words, *more], name) for name, more in variants.items()] + trl(work, tiny)
 
 
