@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import warnings
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytorch_lightning as pl
@@ -20,15 +19,11 @@ from llmexp.checkpoints.durable import DurableCheckpoints
 from llmexp.configure import allow
 from llmexp.errors import UserError
 from llmexp.jobs.ranks import Ranks
-from llmexp.nets import attention, compilation
 
 if TYPE_CHECKING:
     from llmexp.configure.preflight import Experiment
     from llmexp.context import Context
     from llmexp.jobs.record import Record
-    from llmexp.models import HFModel
-
-log = logging.getLogger("llmexp")
 
 
 def hide_gpus(hardware: dict[str, Any]) -> None:
@@ -78,25 +73,6 @@ def cpu_notes(e: Experiment) -> list[str]:
             "training itself; data.num_workers=0 is often fastest"
         )
     return found
-
-
-def settled(e: Experiment, context: Context) -> HFModel:
-    """The model with what its `auto` fields come to on this machine; what is not taken is said."""
-    model, hardware = e.model, e.config.hardware
-    found: dict[str, Any] = {}
-    declined: list[str] = []
-    if model.attention == "auto" and getattr(e.task, "packing", False):
-        why = attention.no_flash(e.task.auto_class(), context.config, model.dtype, hardware)
-        found["attention"] = "auto" if why else attention.FLASH
-        declined += [f"model.attention=auto: packs without {attention.FLASH}: {why}"] if why else []
-    if model.compile == "auto" and e.strategy.trains:
-        why = compilation.no_compiler(hardware)
-        found["compile"] = why is None
-        declined += [f"model.compile=auto: not compiled: {why}"] if why else []
-    for said in declined:
-        log.info(said)
-    context.examples.notes += declined
-    return replace(model, **found)
 
 
 def multiplies_bfloat16() -> bool:

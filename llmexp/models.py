@@ -38,7 +38,7 @@ class HFModel:
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "float32"
     attention: Literal["sdpa", "eager", "flash_attention_2", "flex_attention", "auto"] = "sdpa"
     """Flash and flex need a CUDA GPU; packing is proven on the network with whichever it is.
-    auto: flash_attention_2 for packs where it can run, else what the family computes fastest."""
+    auto: what transformers takes, sdpa for most; for packs flash_attention_2 where it can run."""
     max_length: PositiveInt | None = None
     """Longest input in tokens; null reads it from the config."""
     dropout: Fraction | None = None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +12,7 @@ from llmexp import console
 from llmexp.configure.preflight import Experiment
 from llmexp.context import Context, context_of
 from llmexp.data.sources import load_examples
-from llmexp.hardware import (
-    build_trainer,
-    check_devices,
-    cpu_notes,
-    disband,
-    environment,
-    settled,
-)
+from llmexp.hardware import build_trainer, check_devices, cpu_notes, disband, environment
 from llmexp.jobs import outcome
 from llmexp.jobs.record import Record
 from llmexp.jobs.signals import Signals
@@ -66,8 +58,7 @@ def prepare(e: Experiment, folder: Path) -> Context:
     examples.notes += cpu_notes(e)
     for note in examples.notes:
         log.info(note)
-    context = context_of(e, folder, examples)
-    return replace(context, model=settled(e, context))
+    return context_of(e, folder, examples)
 
 
 def fit_and_test(trainer: pl.Trainer, module: Any, data: Any, record: Record) -> None:

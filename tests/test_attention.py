@@ -6,20 +6,16 @@ import os
 import shutil
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, get_args, get_type_hints
 
 import pytest
 import torch
 from omegaconf import OmegaConf
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM
 
 from llmexp.errors import UserError
-from llmexp.hardware import settled
 from llmexp.models import HFModel
-from llmexp.nets.attention import check_here, complaints, no_flash, runs_here
+from llmexp.nets.attention import check_here, complaints, runs_here
 from llmexp.nets.packing_proof import prove_packing
 from llmexp.predict.predictors import recorded_base
 from tests import nets, tiny
@@ -85,63 +81,6 @@ def test_a_missing_package_and_a_dtype_that_flash_has_not(monkeypatch: Any) -> N
     assert complaints("flex_attention", "float32", gpu) == []
 
 
-def a_gpu(monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int] = (9, 0)) -> None:
-    """Torch says that there is one; nothing is computed on it."""
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
-    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "This GPU")
-    monkeypatch.setattr("llmexp.nets.attention.find_spec", lambda name: object())
-
-
-def test_packs_are_flash_attentions_where_it_can_run(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Else it is said why not: no GPU, an old one, no package, float32, a family without it."""
-    llama, deberta = AutoConfig.for_model("llama"), AutoConfig.for_model("deberta-v2")
-    gpu = {"accelerator": "cuda", "precision": "bf16-mixed"}
-
-    def why(config: Any = llama, dtype: str = "bfloat16", **hardware: Any) -> str | None:
-        auto_class = AutoModelForCausalLM if config is llama else AutoModelForMaskedLM
-        return no_flash(auto_class, config, dtype, {**gpu, **hardware})
-
-    if not torch.cuda.is_available():
-        assert why() == "it needs a CUDA GPU"
-    a_gpu(monkeypatch)
-    assert why() is None
-    assert why(accelerator="cpu") == "it needs a CUDA GPU"
-    assert why(dtype="float32", precision="32-true") is not None
-    assert why(deberta) == "transformers has none for deberta-v2"
-    monkeypatch.setattr("llmexp.nets.attention.find_spec", lambda name: None)
-    assert why() == "the package flash_attn is not installed"
-    a_gpu(monkeypatch, (7, 5))
-    assert why() == "This GPU is older than those that it is written for"
-
-
-def test_auto_comes_to_what_the_machine_has(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    """Flash for packs alone and compiled blocks on a GPU; elsewhere neither, and a note says so."""
-    made = nets.context(tiny.llama(tmp_path / "net"), nets.lora(), nets.instruction())
-    packing = replace(made.task, packing=True)
-    model = replace(made.model, attention="auto", compile="auto", dtype="bfloat16")
-    assert model.attends() is None
-
-    def comes_to(task: Any, accelerator: str) -> tuple[Any, Any, list[str]]:
-        made.examples.notes.clear()
-        config = SimpleNamespace(hardware={"accelerator": accelerator, "precision": "bf16-mixed"})
-        e: Any = SimpleNamespace(model=model, task=task, config=config, strategy=made.strategy)
-        found = settled(e, made)
-        return found.attends(), found.compile, list(made.examples.notes)
-
-    attends, compiled, notes = comes_to(packing, "cpu")
-    assert attends is None and compiled is False and len(notes) == 2
-    assert all(note.startswith(("model.attention=auto", "model.compile=auto")) for note in notes)
-    a_gpu(monkeypatch)
-    monkeypatch.setattr("llmexp.nets.compilation.missing", lambda gpu: None)
-    assert comes_to(packing, "cuda") == ("flash_attention_2", True, [])
-    assert comes_to(made.task, "cuda") == (None, True, [])
-
-
 def test_a_family_without_it_is_one_sentence(tmp_path: Path) -> None:
     folder = tiny.gpt2(tmp_path / "net")
     model = HFModel(path=str(folder), attention="flex_attention")
@@ -151,10 +90,11 @@ def test_a_family_without_it_is_one_sentence(tmp_path: Path) -> None:
             load(made.task.auto_class(), made.config)
 
 
-@no_gpu
-def test_a_run_that_had_a_gpu_predicts_without_one() -> None:
-    base = recorded_base({"base": {"path": "owner/name", "attention": "flash_attention_2"}})
-    assert base.attention == "sdpa"
+@pytest.mark.parametrize("attention", ON_A_GPU)
+def test_what_trained_on_a_gpu_predicts_anywhere(attention: str) -> None:
+    """What is predicted is not packed, and the next machine may lack the package."""
+    base = recorded_base({"base": {"path": "owner/name", "attention": attention}})
+    assert base.attends() is None
 
 
 @pytest.mark.long

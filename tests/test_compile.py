@@ -56,13 +56,12 @@ def test_a_compiler_that_is_not_there_is_one_sentence(monkeypatch: pytest.Monkey
 
 
 def test_auto_compiles_where_a_gpu_and_its_compiler_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    gpu = {"accelerator": "cuda"}
-    assert "not on a CPU" in str(compilation.no_compiler(CPU))
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "This GPU")
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (6, 1))
-    assert "This GPU is older" in str(compilation.no_compiler(gpu))
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (8, 0))
+    gpu = torch.device("cuda")
+    assert "not on a CPU" in str(compilation.no_compiler(torch.device("cpu")))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "This GPU")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (6, 1))
+    assert "no kernels for This GPU" in str(compilation.no_compiler(gpu))
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 0))
     monkeypatch.setattr(compilation, "find_spec", lambda name: None)
     assert "triton" in str(compilation.no_compiler(gpu))
     monkeypatch.setattr(compilation, "find_spec", lambda name: object())

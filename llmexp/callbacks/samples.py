@@ -43,7 +43,8 @@ class Samples(pl.Callback):
         if not rows:
             return
         self.written_at = trainer.global_step
-        answers = context.task.written(pl_module.net, rows, context.tokenizer)
+        with pl_module.writing():
+            answers = context.task.written(pl_module.net, rows, context.tokenizer)
         known = [leaves_hidden(scored(answer, context.task)) for answer in answers]
         found = [{"step": trainer.global_step, "index": i, **row} for i, row in enumerate(known)]
         self._keep(found)

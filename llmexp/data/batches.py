@@ -163,8 +163,8 @@ def filled(lists: list[list[int]], value: int, longest: int) -> tuple[Tensor, Te
     """Lists of numbers, each followed by `value` [B, T], and where they stand."""
     flat: list[int] = []
     for one in lists:
-        flat += one
-        flat += [value] * (longest - len(one))
+        flat.extend(one)
+        flat.extend([value] * (longest - len(one)))
     # torch.tensor asks every number what it is: three times as long.
     found = torch.from_numpy(np.array(flat, dtype=np.int64)).view(len(lists), longest)
     lengths = torch.tensor([len(one) for one in lists])

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from llmexp.nets.compilation import eagerly
+
 if TYPE_CHECKING:
     from llmexp.context import Context
 
@@ -43,4 +45,7 @@ def logits(net: Any, batch: dict[str, Any], task: Any) -> torch.Tensor:
     net.eval()
     device = next(net.parameters()).device
     moved = {k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
-    return task.logits(net, moved).float().cpu()
+    # A network that was compiled where it trained may be elsewhere by now.
+    with eagerly(net):
+        found: torch.Tensor = task.logits(net, moved)
+    return found.float().cpu()

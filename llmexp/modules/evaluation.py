@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import pytorch_lightning as pl
@@ -94,9 +95,15 @@ class Evaluation(pl.LightningModule):
         return limit * rows if isinstance(limit, int) else len(self.context.examples.test)
 
     def _written(self, rows: list[Row]) -> list[Row]:
-        if hasattr(self.net, "unshard"):
-            return self.task.written(self.net, rows, self.context.tokenizer)
-        return halved(lambda some: self.task.written(self.net, some, self.context.tokenizer), rows)
+        def answers(some: list[Row]) -> list[Row]:
+            with self.writing():
+                return self.task.written(self.net, some, self.context.tokenizer)
+
+        return answers(rows) if hasattr(self.net, "unshard") else halved(answers, rows)
+
+    def writing(self) -> AbstractContextManager[None]:
+        """In which the network writes answers."""
+        return nullcontext()
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:
         for _, loss in self._losses(batch):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +18,8 @@ from llmexp.modules import update
 from llmexp.modules.beginning import Beginning, same_world
 from llmexp.modules.evaluation import Evaluation
 from llmexp.modules.gathered import from_all
+from llmexp.modules.kernels import Kernels
 from llmexp.modules.portions import Portions
-from llmexp.nets.compilation import compile_blocks
 from llmexp.nets.dequantization import Dequantised
 from llmexp.nets.freezing import frozen_blocks, rest
 from llmexp.nets.prefix import standing_in
@@ -56,6 +57,7 @@ class FineTune(Evaluation):
         """Of the newest update, over all processes."""
         self.portions = Portions(self)
         self.frozen = frozen_blocks(net)
+        self.kernels = Kernels(net, self.frozen, context)
         # A step of Adam is lost in the rounding of bfloat16: what is trained is float32.
         for parameter in net.parameters():
             if parameter.requires_grad:
@@ -74,13 +76,16 @@ class FineTune(Evaluation):
         """The task looks at the network where and as it will be trained; then it is compiled."""
         found = [c for c in self.trainer.callbacks if isinstance(c, Guard)]  # type: ignore[attr-defined]
         self.guard = found[0] if found else self.guard
+        half = str(self.trainer.precision).startswith(("16", "bf16"))
+        for remark in self.kernels.settle(self.device, half or self.autocast_dtype is not None):
+            log.info(remark)
+            self.context.examples.notes.append(remark)
         with self.trainer.precision_plugin.forward_context(), self._precision():
             self.task.prove(self.net)
             for remark in self.task.shortcomings(self.net, self.context.max_length):
                 log.warning(remark)
                 self.context.examples.notes.append(remark)
-        if self.context.model.compile is True:
-            compile_blocks(self.net, self.frozen)
+        self.kernels.compile()
 
     def loss(self, batch: Batch) -> Loss:
         with standing_in(self.frozen, batch.get("hidden")), self._precision():
@@ -91,6 +96,16 @@ class FineTune(Evaluation):
         if self.autocast_dtype is None:
             return nullcontext()
         return torch.autocast(self.device.type, self.autocast_dtype)
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """As a step is computed, whose precision Lightning opens around steps alone."""
+        precision = self.trainer.precision_plugin.forward_context()
+        with self.kernels.as_loaded(), precision, self._precision():
+            yield
+
+    def on_test_end(self) -> None:
+        self.kernels.put_away()
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         self.batches.append(batch)
@@ -160,6 +175,7 @@ class FineTune(Evaluation):
         checkpoint["validation_metrics"] = self.validation_metrics
         checkpoint["parts"] = self.portions.parts.count
         checkpoint["validated_at"] = self.validated_at
+        checkpoint["kernels"] = self.kernels.state()
         state = checkpoint["state_dict"]
         checkpoint["state_dict"] = {
             name: value
@@ -178,6 +194,7 @@ class FineTune(Evaluation):
         self.beginning.check(checkpoint["beginning"])
         self.validation_metrics = checkpoint["validation_metrics"]
         self.validated_at = checkpoint["validated_at"]
+        self.kernels.before = checkpoint.get("kernels")
         self.portions.parts.count = checkpoint["parts"]
 
     def restore_best(self, trainer: pl.Trainer) -> None:

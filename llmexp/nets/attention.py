@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Any
 from llmexp.errors import UserError
 
 if TYPE_CHECKING:
-    from transformers import PretrainedConfig
+    import torch
 
 FLASH, FLEX = "flash_attention_2", "flex_attention"
-GPUS = ("auto", "gpu", "cuda")
 AMPERE = (8, 0)
 WHY = {
     FLASH: f"{FLASH} runs on a CUDA GPU only",
@@ -46,33 +45,25 @@ def complaints(attention: str, dtype: str, hardware: dict[str, Any]) -> list[str
     return []
 
 
-def no_flash(
-    auto_class: Any, config: PretrainedConfig, dtype: str, hardware: dict[str, Any]
-) -> str | None:
-    """Why packs are not to be computed by flash attention on this machine; None: they are."""
+def no_flash(net: Any, device: torch.device, half: bool) -> str | None:
+    """Why packs are not to be computed by flash attention where a network is; None: they can be.
+
+    `half`: it is computed in 16 bits.
+    """
     import torch
 
-    if not on_cuda(hardware):
-        return "it needs a CUDA GPU"
-    if torch.cuda.get_device_capability() < AMPERE:
-        return f"{torch.cuda.get_device_name()} is older than those that it is written for"
+    if device.type != "cuda":
+        return "flash attention needs a CUDA GPU"
+    if torch.cuda.get_device_capability(device) < AMPERE:
+        return f"flash attention is not written for {torch.cuda.get_device_name(device)}"
     # Transformers would fetch another build of it from the hub.
     if find_spec("flash_attn") is None:
         return "the package flash_attn is not installed"
-    unfit = complaints(FLASH, dtype, hardware)
-    if unfit:
-        return unfit[0].partition(": ")[2]
-    family = auto_class._model_mapping.get(type(config), None)
-    if not getattr(family, "_supports_flash_attn", False):
-        return f"transformers has none for {config.model_type}"
+    if not half:
+        return "flash attention computes in 16 bits"
+    if not net._supports_flash_attn:
+        return f"transformers has no flash attention for {net.config.model_type}"
     return None
-
-
-def on_cuda(hardware: dict[str, Any]) -> bool:
-    """Whether a run with this hardware node computes on a CUDA GPU."""
-    import torch
-
-    return torch.cuda.is_available() and hardware.get("accelerator", "auto") in GPUS
 
 
 def runs_here(attention: str) -> bool:

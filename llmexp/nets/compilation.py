@@ -5,16 +5,21 @@ from __future__ import annotations
 import os
 import shutil
 import sysconfig
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
 from llmexp.errors import UserError
 from llmexp.nets.architecture import blocks
-from llmexp.nets.attention import on_cuda
 
+if TYPE_CHECKING:
+    import torch
+
+GPUS = ("auto", "gpu", "cuda")
 VOLTA = (7, 0)
 
 
@@ -23,19 +28,22 @@ def check_here(asked: bool, hardware: dict[str, Any]) -> None:
 
     On a GPU triton makes the kernels and a C compiler what starts them; on a CPU both are C++.
     """
-    why = missing(on_cuda(hardware)) if asked else None
+    import torch
+
+    gpu = torch.cuda.is_available() and hardware.get("accelerator", "auto") in GPUS
+    why = missing(gpu) if asked else None
     if why is not None:
         raise UserError(f"model.compile: {why}, or leave model.compile=false")
 
 
-def no_compiler(hardware: dict[str, Any]) -> str | None:
-    """Why blocks are not to be compiled on this machine unasked; None: they are."""
+def no_compiler(device: torch.device) -> str | None:
+    """Why blocks are not to be compiled where a network is; None: they can be."""
     import torch
 
-    if not on_cuda(hardware):
-        return "not on a CPU unless asked, model.compile=true"
-    if torch.cuda.get_device_capability() < VOLTA:
-        return f"{torch.cuda.get_device_name()} is older than those that triton writes kernels for"
+    if device.type != "cuda":
+        return "not on a CPU unless asked, by model.compile=true"
+    if torch.cuda.get_device_capability(device) < VOLTA:
+        return f"triton writes no kernels for {torch.cuda.get_device_name(device)}"
     return missing(gpu=True)
 
 
@@ -71,3 +79,14 @@ def compile_blocks(net: nn.Module, frozen: list[nn.Module]) -> None:
         if not any(block is other for other in frozen):
             # Batches of like length differ from each other in both sizes.
             block.compile(dynamic=True)
+
+
+@contextmanager
+def eagerly(net: nn.Module) -> Iterator[None]:
+    """Compute the blocks as they are written where they were compiled."""
+    import torch
+
+    compiled = any(block._compiled_call_impl is not None for block in blocks(net))
+    # It imports the compiler, a second and more.
+    with torch.compiler.set_stance("force_eager") if compiled else nullcontext():
+        yield

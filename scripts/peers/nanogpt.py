@@ -51,7 +51,8 @@ def command(work: Work) -> list[str]:
 def main(work: Work) -> None:
     clock, here = Clock(), Path.cwd()
     prepare(here, work)
-    last = (work.steps - 1) // EVERY * EVERY
+    # The last evaluation comes before the last iteration, whose line is not the one that counts.
+    last = max(0, (work.steps - 2) // EVERY * EVERY)
     loss = None
     with subprocess.Popen(command(work), stdout=subprocess.PIPE, text=True, cwd=here) as process:
         assert process.stdout is not None
