@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import nullcontext
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
@@ -281,7 +282,7 @@ def test_what_a_network_writes_is_masked_and_cut_in_every_table(tmp_path: Path) 
         sanity_checking=False,
         loggers=[logger],
     )
-    module: Any = SimpleNamespace(net=None, context=context)
+    module: Any = SimpleNamespace(net=None, context=context, writing=nullcontext)
     Samples(tmp_path, 1).on_validation_end(trainer, module)
     (shown,) = told["val/samples"]
     assert shown[:4] == [3, 0, "a ***", "b"] and shown[5] == 0.5

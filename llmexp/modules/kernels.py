@@ -22,8 +22,8 @@ class Kernels:
 
     def __init__(self, net: nn.Module, frozen: list[nn.Module], context: Context):
         self.net, self.frozen, self.context = net, frozen, context
-        self.loaded: str | None = getattr(unwrapped(net).config, "_attn_implementation", None)
-        """The attention that the network came with."""
+        self.loaded = self.attention
+        """What the network came with."""
         self.compiles = False
         self.before: dict[str, Any] | None = None
         """What computed the run that is resumed."""
@@ -59,7 +59,9 @@ class Kernels:
 
     @property
     def attention(self) -> str | None:
-        return getattr(unwrapped(self.net).config, "_attn_implementation", None)
+        """None of a classifier of features, which has none."""
+        config = getattr(unwrapped(self.net), "config", None)
+        return getattr(config, "_attn_implementation", None)
 
     @contextmanager
     def as_loaded(self) -> Iterator[None]:
