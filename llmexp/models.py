@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -12,7 +13,7 @@ from llmexp import artefact
 from llmexp.config import Fraction, PositiveInt, spec
 from llmexp.configure import trust
 from llmexp.errors import UserError
-from llmexp.nets.attention import offered
+from llmexp.nets.attention import WHY, offered
 from llmexp.nets.quantization import exact
 
 if TYPE_CHECKING:
@@ -208,6 +209,10 @@ class HFModel:
     def attends(self) -> str | None:
         """As transformers is told it; None leaves it to choose: sdpa, or eager of a few."""
         return None if self.attention == "auto" else self.attention
+
+    def anywhere(self) -> HFModel:
+        """With attention that needs no CUDA GPU: to compute on whatever device there is."""
+        return replace(self, attention="auto") if self.attention in WHY else self
 
     def _checkpointed(self, net: PreTrainedModel) -> PreTrainedModel:
         """Activations are computed again in the backward pass where that was asked for."""

@@ -8,13 +8,12 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmexp.export.card import write_card
 from llmexp.models import HFModel
-from llmexp.nets.attention import WHY
 from llmexp.tasks.base import Task
 
 if TYPE_CHECKING:
@@ -51,10 +50,8 @@ def export_merged(module: Any, context: Context) -> None:
 
     from llmexp.export.agreement import agreement
 
-    model = context.model
-    if model.attention in WHY:  # Lightning leaves the trained network, its measure, on the CPU
-        model = replace(model, attention="auto")
-    base = model.load(context.task.auto_class(), context.config)
+    # Lightning leaves the trained network, its measure, on the CPU.
+    base = context.model.anywhere().load(context.task.auto_class(), context.config)
     whole = PeftModel.from_pretrained(base, str(context.folder / "model")).merge_and_unload(
         safe_merge=True
     )

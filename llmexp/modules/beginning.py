@@ -62,10 +62,9 @@ class Beginning:
         folder = self.context.folder
         changes.refuse(folder, changes.serious(json.loads(saved["config"]), self.config))
         changes.refuse_inputs(folder, saved["inputs"], self.inputs)
-        for name, now in self.machine.items():
-            before = saved["machine"].get(name)
-            if before != now:
-                self._note(f"resumed with {name} {now} after {before}: the last bits may differ")
+        for remark in resumed_otherwise(saved["machine"], self.machine):
+            log.warning(remark)
+            self.context.examples.notes.append(remark)
 
     def _config(self) -> dict[str, Any]:
         """Of the run folder; {} where a module is used without one."""
@@ -74,9 +73,14 @@ class Beginning:
         tree = changes.flat(read_config(self.context.folder)[0])
         return {key: value for key, value in tree.items() if not changes.is_harmless(key)}
 
-    def _note(self, said: str) -> None:
-        log.warning(said)
-        self.context.examples.notes.append(said)
+
+def resumed_otherwise(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """Remarks on what computes a run and did not compute its beginning."""
+    return [
+        f"resumed with {name} {value} after {before.get(name)}: the last bits may differ"
+        for name, value in now.items()
+        if before.get(name) != value
+    ]
 
 
 def same_world(before: int, now: int) -> None:

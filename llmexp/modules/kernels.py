@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from llmexp.modules.beginning import resumed_otherwise
 from llmexp.nets.architecture import unwrapped
 from llmexp.nets.attention import FLASH, WHY, no_flash
 from llmexp.nets.compilation import compile_blocks, eagerly, no_compiler
@@ -42,11 +43,7 @@ class Kernels:
             self.compiles = why is None
             said = "trained blocks are compiled" if why is None else f"not compiled: {why}"
             found.append(f"model.compile=auto: {said}")
-        for name, now in self.state().items():
-            before = (self.before or {}).get(name, now)
-            if before != now:
-                found.append(f"resumed with {name} {now} after {before}: the last bits may differ")
-        return found
+        return found + (resumed_otherwise(self.before, self.state()) if self.before else [])
 
     def compile(self) -> None:
         """After the packing proof: what is proven is the network itself."""

@@ -15,7 +15,6 @@ from llmexp.data.batches import pad
 from llmexp.errors import UserError
 from llmexp.export.card import is_adapter
 from llmexp.models import HFModel
-from llmexp.nets.attention import WHY
 from llmexp.tasks.classification import label_answers
 from llmexp.tasks.instruction import Instruction
 from llmexp.tasks.language_modeling import LanguageModeling, Stream
@@ -118,11 +117,8 @@ def recorded_base(facts: dict[str, Any]) -> HFModel:
     trusted = is_trusted(base.get("path"), base.get("revision"))
     base["trust_remote_code"] = base.get("trust_remote_code") is True and trusted
     base["gradient_checkpointing"] = False
-    # Neither is there everywhere, and what is predicted is not packed.
-    if base.get("attention") in WHY:
-        base["attention"] = "auto"
     try:
-        return HFModel(**base)
+        return HFModel(**base).anywhere()
     except ValidationError as error:
         field = ".".join(str(part) for part in error.errors()[0]["loc"])
         raise UserError(

@@ -177,10 +177,12 @@ def first_step(title: str, work: Work, rival: Callable[[Work, str], Side]) -> Co
 
 
 def from_scratch(work: Work, nanogpt: Path | None) -> Contest:
-    """Against nanoGPT itself, which is no package; a shorter and faster loop is reported."""
+    """Against nanoGPT itself; a shorter and faster loop is reported."""
     title, limits = "from_scratch, characters", {"nanoGPT": 0.95, SHORT: None}
-    clone = () if nanogpt is None else (str(nanogpt.absolute()),)
-    theirs = peer("nanoGPT", "nanogpt.py", work, more=clone, named=nanogpt is not None)
+    sides = [ours(work), peer(SHORT, "scratch.py", work)]
+    if nanogpt is not None:
+        clone = str(nanogpt.absolute())
+        sides.insert(1, peer("nanoGPT", "nanogpt.py", work, more=(clone,)))
     bars = [
         bar
         for name, limit in limits.items()
@@ -190,8 +192,7 @@ def from_scratch(work: Work, nanogpt: Path | None) -> Contest:
             Bar(number="P11", work=title, measure="loss", how="apart", other=name),
         )
     ]  # fmt: skip
-    sides = (ours(work), theirs, peer(SHORT, "scratch.py", work))
-    return Contest(number="P11", title=title, sides=sides, bars=tuple(bars))
+    return Contest(number="P11", title=title, sides=tuple(sides), bars=tuple(bars))
 
 
 def share_of_roof(work: Work) -> Contest:

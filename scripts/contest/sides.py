@@ -33,12 +33,9 @@ class Side:
     """What a run of ours was given."""
     once: bool = False
     """In the first round only: it is no bar, or known to be slower than its best."""
-    named: bool = True
-    """A flag says where it is, if it is no package."""
 
     def missing(self) -> list[str]:
-        absent = [name for name in self.needs if find_spec(name) is None]
-        return absent if self.named else [*absent, f"a clone of {self.name}"]
+        return [name for name in self.needs if find_spec(name) is None]
 
 
 class ContestantError(Exception):
@@ -125,18 +122,14 @@ def peer(
     once: bool = False,
     python: str = sys.executable,
     more: tuple[str, ...] = (),
-    named: bool = True,
 ) -> Side:
-    """One of scripts/peers on a work; `needs` are packages of this Python.
-
-    Not `named`: it is no package, and no flag says where it is.
-    """
+    """One of scripts/peers on a work; `needs` are packages of this Python."""
 
     def command(folder: Path) -> list[str]:
         (folder / "work.json").write_text(json.dumps(asdict(work)), encoding="utf-8")
         return [python, str(PEERS / script), str(folder / "work.json"), *more]
 
-    return Side(name=name, command=command, needs=needs, once=once, named=named)
+    return Side(name=name, command=command, needs=needs, once=once)
 
 
 def startup(name: str, *arguments: str, ends: int = 0) -> Side:
